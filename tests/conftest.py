@@ -50,6 +50,12 @@ def running():
         yield executor
 
 
+@pytest.fixture(params=["threads", "inline", "processes"])
+def anywhere(request, running):
+    """An executor of each kind, for tests of what is the same on all and has nothing to do with how they start."""
+    return running if request.param == "processes" else request.param
+
+
 @pytest.fixture
 def in_memory(tmp_path):
     """A folder in memory, where there is such: a journal in it is not kept waiting by a disk that others use."""

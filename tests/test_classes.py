@@ -151,7 +151,7 @@ def submit(executor, fn, item):
     return executor.submit(fn, item).result()
 
 
-WAYS = pytest.mark.parametrize("way", [run, run_tasks, submit])
+WAYS = pytest.mark.parametrize("way", [run, pytest.param(run_tasks, marks=pytest.mark.all), submit])
 
 
 @WAYS

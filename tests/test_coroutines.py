@@ -562,7 +562,7 @@ def test_a_coroutine_that_cancels_all_others_costs_those_that_had_begun():
     assert [TaskExited] * 2 == [type(one.error) for one in results.failures.values()]
 
 
-@pytest.mark.parametrize("options", [{}, {"max_failures": 9}])
+@pytest.mark.parametrize("options", [{}, pytest.param({"max_failures": 9}, marks=pytest.mark.all)])
 def test_a_run_of_which_every_slot_is_lost_ends_and_says_why(options):
     """If every slot is held by a coroutine that swallows its cancellation, the run ends and cancels the rest."""
 

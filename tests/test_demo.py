@@ -66,7 +66,7 @@ def copy_of_stdlib(folder, names):
     return str(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.all
 def test_a_kill_and_a_hang_cost_two_files(tmp_path, capfd):
     """In the script that runs without a main guard, all files but the two that break are counted right."""
     claims = Claims()

@@ -21,7 +21,16 @@ PAGES = [
 ]
 
 # They take seconds each, most of them to load their libraries.
-HEAVY = {"dask.md", "migration.md", "pandas.md", "patterns.md", "polars.md", "scikit-learn.md", "timeouts.md"}
+HEAVY = {
+    "dask.md",
+    "migration.md",
+    "pandas.md",
+    "patterns.md",
+    "polars.md",
+    "scikit-learn.md",
+    "timeouts.md",
+    "why.md",
+}
 
 # A snippet, or one that the reader does not see; what it prints may stand right below it.
 SNIPPET = re.compile(

@@ -28,11 +28,11 @@ EXPECTED = {
         "db-4 is up",
     ],
 }
-SLOW = {"product_research", "cpu_sweep"}
+SLOW = {"cpu_sweep", "legacy_for_loop"}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in EXPECTED]
+    "name", [pytest.param(name, marks=pytest.mark.all if name in SLOW else ()) for name in EXPECTED]
 )
 def test_example_prints_what_it_promises(name):
     """Each example ends by itself and without a word on stderr, and its output is right."""

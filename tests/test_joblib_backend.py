@@ -64,7 +64,9 @@ def is_gone(pid):
 # What comes back
 
 
-@pytest.mark.parametrize("return_as", ["list", "generator", "generator_unordered"])
+@pytest.mark.parametrize(
+    "return_as", ["list", pytest.param("generator", marks=pytest.mark.all), "generator_unordered"]
+)
 def test_results_come_back(ours, return_as):
     """Results come in order or as they come, for lambdas and closures too, in batches of any size."""
     offset = 3
@@ -235,7 +237,8 @@ def input_that_exits():
 
 
 @pytest.mark.parametrize(
-    ("return_as", "ahead"), [("list", "2*n_jobs"), ("generator", 1), ("generator_unordered", 1)]
+    ("return_as", "ahead"),
+    [("list", "2*n_jobs"), pytest.param("generator", 1, marks=pytest.mark.all), ("generator_unordered", 1)],
 )
 def test_an_input_that_exits_exits(ours, return_as, ahead):
     """A SystemExit out of the input, which joblib reads on in a thread of the backend, is raised by the call, also if no other batch is under way."""

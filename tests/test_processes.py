@@ -1544,7 +1544,9 @@ def close_all(_):
 # What else a process may do
 
 
-@pytest.mark.parametrize(("way", "status"), [("returns", 0), ("raises", 1)])
+@pytest.mark.parametrize(
+    ("way", "status"), [("returns", 0), pytest.param("raises", 1, marks=pytest.mark.all)]
+)
 def test_forked_child_that_comes_back_publishes_nothing(engine, way, status):
     """A task that forks, and comes back in both processes, has one outcome: the parent's. The child ends as a program does."""
     seen = drive(engine, partial(far.on, {2: (fork_and_wait, way)}), range(20))

@@ -78,15 +78,14 @@ def test_a_function_is_called_once_an_item(executor):
     assert {"3": 9, "2": 4} == dict(run_parallel(square, iter([3, 2]), key=str, executor=executor))
 
 
-@everywhere
-def test_several_functions_are_called_once_each(executor):
+def test_several_functions_are_called_once_each(anywhere):
     """Callables and Tasks, in a mapping or any iterable, are called once each."""
     tasks = {"a": Task(square, 3), "b": Task(show, 1, kwargs={"key": 2})}
-    assert {"a": 9, "b": ((1,), {"key": 2})} == dict(run_parallel(tasks, executor=executor))
+    assert {"a": 9, "b": ((1,), {"key": 2})} == dict(run_parallel(tasks, executor=anywhere))
     assert {0: 9, "k": 16} == dict(
-        run_parallel([Task(square, 3), Task(square, 4, key="k")], executor=executor)
+        run_parallel([Task(square, 3), Task(square, 4, key="k")], executor=anywhere)
     )
-    assert {0: ((), {}), 1: 4} == dict(run_parallel(iter([show, Task(square, 2)]), executor=executor))
+    assert {0: ((), {}), 1: 4} == dict(run_parallel(iter([show, Task(square, 2)]), executor=anywhere))
 
 
 @in_threads_and_inline
@@ -119,15 +118,14 @@ def test_an_item_that_cannot_be_unpacked_costs_its_own_task(executor):
     assert isinstance(results.failures[1].error, TypeError)
 
 
-@everywhere
-def test_a_call_that_lacks_arguments_says_how_an_item_becomes_several(executor):
+def test_a_call_that_lacks_arguments_says_how_an_item_becomes_several(anywhere):
     """If a call lacks arguments and its item is a tuple or dict, a note says how to unpack it; other errors have no such note."""
 
     def add(a, b, c=0, *, d=0):
         return len(a) + b + c + d
 
     def notes(fn, item, **options):
-        return run_parallel(fn, [item], executor=executor, **options).failures[0].error.__notes__
+        return run_parallel(fn, [item], executor=anywhere, **options).failures[0].error.__notes__
 
     hint = (
         "an item is one argument: star=True unpacks a tuple into several, and lambda item: fn(**item) a dict"
@@ -135,17 +133,16 @@ def test_a_call_that_lacks_arguments_says_how_an_item_becomes_several(executor):
     for options in ({}, {"kwargs": {"d": 1}}):
         assert [hint, "parallelkit: task 0, attempt 1 of 1"] == notes(add, ("ab", 2), **options)
     for options in ({"args": (2,)}, {"kwargs": {"b": 2}}):
-        assert [4] == run_parallel(add, ["ab"], executor=executor, **options).values()
+        assert [4] == run_parallel(add, ["ab"], executor=anywhere, **options).values()
         assert ["parallelkit: task 0, attempt 1 of 1"] == notes(add, 1, **options)
     assert ["parallelkit: task 0, attempt 1 of 1"] == notes(pow, 1)
 
 
-@everywhere
-def test_a_function_without_arguments_says_how_it_is_called_many_times(executor):
+def test_a_function_without_arguments_says_how_it_is_called_many_times(anywhere):
     """If the function takes no argument, a note on the error says what to write; a list of functions does work."""
-    error = run_parallel(lambda: 6, range(2), executor=executor).failures[1].error
+    error = run_parallel(lambda: 6, range(2), executor=anywhere).failures[1].error
     assert "write run_parallel([fn] * n)" in error.__notes__[0]
-    assert [6, 6] == run_parallel([lambda: 6] * 2, executor=executor).values()
+    assert [6, 6] == run_parallel([lambda: 6] * 2, executor=anywhere).values()
 
 
 def test_an_input_of_any_length_will_do():

@@ -199,7 +199,6 @@ def raise_first(item, *rest, **more):
     raise ValueError(item, rest, more)
 
 
-@EVERYWHERE
 @pytest.mark.parametrize(
     "form",
     [
@@ -212,9 +211,9 @@ def raise_first(item, *rest, **more):
     ],
     ids=repr,
 )
-def test_traceback_begins_with_the_task(executor, form, running):
+def test_traceback_begins_with_the_task(anywhere, form):
     """In every form of call, the traceback contains only the task's frames and none of ours."""
-    options = {"executor": running if executor == "processes" else executor, **form}
+    options = {"executor": anywhere, **form}
     calls = [Task(raise_first, "x")] if options.pop("tasks", False) else None
     results = run_parallel(calls, **options) if calls else run_parallel(raise_first, ["x"], **options)
     frames = traceback.extract_tb(results.failures[0].error.__traceback__)

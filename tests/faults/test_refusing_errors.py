@@ -24,11 +24,9 @@ SOON = 20  # seconds; it used to be for ever
 
 
 @pytest.mark.parametrize("kind", refusing.HARD_TO_SHOW)
-@pytest.mark.parametrize("executor", KINDS)
-def test_an_error_that_refuses_attributes_costs_its_own_task(executor, kind, running):
+def test_an_error_that_refuses_attributes_costs_its_own_task(anywhere, kind):
     """An error that refuses attributes is its task's own error, and affects no other task."""
-    executor = running if executor == "processes" else executor
-    results = run_parallel(refusing.fail_at_one, range(3), args=(kind,), executor=executor, timeout=SOON)
+    results = run_parallel(refusing.fail_at_one, range(3), args=(kind,), executor=anywhere, timeout=SOON)
 
     assert {0: 0, 2: 2} == results.successes
     assert kind == type(results.failures[1].error).__name__
