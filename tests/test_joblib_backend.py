@@ -569,6 +569,14 @@ def test_the_memory_of_an_array_may_be_that_of_any_object(ours):
     assert [300_000.0] * 4 == parallel(delayed(np.sum)(array) for _ in range(4))
 
 
+def test_a_large_buffer_may_be_that_of_no_array():
+    """A large buffer of something else than an array, such as a column of a pyarrow table, is sent with each batch."""
+    packer, buffer = _packing.Packer(1), bytearray(2_000_000)
+    for _ in range(2):
+        _, (part,) = packer.pack(PickleBuffer(buffer))
+        assert buffer == part.raw()
+
+
 def write_own(array, number):
     array[number] = number
     return type(array).__name__
