@@ -96,12 +96,12 @@ def test_how_many_jobs():
 
 @pytest.mark.parametrize(("counted", "outer", "jobs"), [(8, 1, 8), (6, 1, 6), (8, 2, 4), (4, 2, 4)])
 def test_cpus_are_shared_out_once(monkeypatch, counted, outer, jobs):
-    """Of eight cpus, n_jobs=-1 means what joblib counts, or a nested run's share; in a worker, joblib counts that share."""
+    """Of eight cpus, n_jobs=-1 means what joblib counts, or a nested run's share, and -2 one less; in a worker, joblib counts that share."""
     monkeypatch.setattr("joblib.cpu_count", lambda: counted)
     monkeypatch.setattr("parallelkit.joblib_backend.usable_cpus", lambda: 8)
     monkeypatch.setattr("parallelkit.joblib_backend.outer_width", lambda: outer)
     with parallel_config(backend="parallelkit"):
-        assert jobs == effective_n_jobs(-1)
+        assert [jobs, jobs - 1, 1] == list(map(effective_n_jobs, (-1, -2, -9)))
 
 
 # What goes wrong
