@@ -12,11 +12,11 @@ from clusters import wait_until
 from parallelkit._executors._cluster._broker import PREFIX, Broker, install
 from parallelkit._executors._cluster._client_run import ALONE, ClientRun
 from parallelkit._executors._cluster._clock import RENEW, Clock
-from parallelkit._executors._cluster._guard import Guard, compare
+from parallelkit._executors._cluster._guard import Guard, compare, guard_of
 from parallelkit._executors._cluster._in_flight import InFlight
 from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._sizes import Sizes
-from parallelkit._executors._cluster._wire import Order, boot_id, unseal
+from parallelkit._executors._cluster._wire import Order, Report, boot_id, unseal
 from parallelkit._executors._cluster._worker_run import Sight, WorkerRun, _uncover
 from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
@@ -469,11 +469,26 @@ def test_of_a_lost_worker_only_what_was_granted_and_not_given_back_is_lost():
 def test_a_guard_begins_nothing_of_a_run_that_has_ended():
     """What was claimed just before its run ended, or the dask worker began to close, is not begun: nobody would end it."""
     worker = SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE, id="its id")
-    guard = Guard(worker)
+    worker.handlers, worker.plugins = {}, {}
+    guard = guard_of(worker)
+    assert (guard, {"parallelkit_end": guard.end_run}) == (guard_of(worker), worker.handlers)
     assert guard._end("run") is None
     assert guard._worker_run_of(order(1)) is None
-    asyncio.run(guard.teardown(worker))
-    assert guard._worker_run_of(order(1, run="another")) is None
+    running = guard._worker_run_of(order(2, run="another"))
+    (plugin,) = worker.plugins.values()
+    asyncio.run(plugin.teardown(worker))
+    running._thread.join(10)
+    assert (True, None) == (running._closed, guard._supervisor)
+    assert guard._worker_run_of(order(3, run="a third")) is None
+    assert guard is not guard_of(worker), "a closed one is not kept"
+    asyncio.run(guard_of(worker).teardown(worker))
+
+
+@pytest.mark.parametrize("what", ["spans", "lost", "records", "begun", "unbegun"])
+def test_a_report_is_sent_if_there_is_anything_in_it(what):
+    """What is reported does not wait for something else, be it only that a task has logged something."""
+    assert not Report("a host")
+    assert Report("a host", **{what: [()]})
 
 
 def test_a_run_that_ends_while_its_function_is_fetched_begins_nothing():

@@ -378,6 +378,15 @@ def test_a_parallel_beside_another_has_its_workers():
         each.abort_everything(ensure_ready=False)
 
 
+def test_the_size_of_batches_is_found_anew_for_each_call():
+    """A call with slow functions does not begin with the large batches of the one before it in the block."""
+    backend = backend_class()(0)
+    assert 2 == backend.configure(2, parallel=object())
+    backend._effective_batch_size = 1000
+    backend.terminate()
+    assert 1 == backend.compute_batch_size()
+
+
 def environment(name):
     return os.environ.get(name)
 
