@@ -1,6 +1,7 @@
 """The parts of the dask engine by themselves: the broker's book, clocks and versions. No cluster is started."""
 
 import asyncio
+from array import array
 from math import inf
 from threading import Event, Thread
 from time import monotonic, sleep
@@ -16,13 +17,13 @@ from parallelkit._executors._cluster._guard import Guard, compare, guard_of
 from parallelkit._executors._cluster._in_flight import InFlight
 from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._sizes import Sizes
-from parallelkit._executors._cluster._wire import Order, Report, boot_id, unseal
+from parallelkit._executors._cluster._wire import Order, Report, boot_id, pack_span, unpack_columns, unseal
 from parallelkit._executors._cluster._worker_run import Sight, WorkerRun, _uncover
 from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._holding import LOOK
-from parallelkit._executors._process._lane import Batch, Broken, Lane
+from parallelkit._executors._process._lane import Batch, Broken, Columns, Lane, Span
 from parallelkit._executors._process._pace import Pace
 
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
@@ -482,6 +483,19 @@ def test_a_guard_begins_nothing_of_a_run_that_has_ended():
     assert guard._worker_run_of(order(3, run="a third")) is None
     assert guard is not guard_of(worker), "a closed one is not kept"
     asyncio.run(guard_of(worker).teardown(worker))
+
+
+def test_what_a_process_committed_comes_as_it_was_but_for_its_instants():
+    """Results travel as the process wrote them, with the keys and classes to which they refer; instants are put on this machine's clock."""
+    began, ended = array("d", [1.0, 2.0]), array("d", [2.0, 3.0])
+    columns = Columns(began, ended, b"kinds", b"words", b"heap", 3, [], b"keys", [b"a class"])
+    packed = pack_span(
+        Span(Batch(Lane(1, b"", False), order(1, 2).tickets(), None), columns, "a process"), "a host"
+    )
+    assert columns == unpack_columns(packed, 0.0, 2.5)
+    shifted = columns._replace(started=array("d", [0.5, 1.5]), ended=array("d", [1.5, 2.25]))
+    assert shifted == unpack_columns(packed, 0.5, 2.25)
+    assert ([0, 1], "a process on a host") == ([*array("q", packed[0])], packed[-1])
 
 
 @pytest.mark.parametrize("what", ["spans", "lost", "records", "begun", "unbegun"])

@@ -387,6 +387,16 @@ def test_the_size_of_batches_is_found_anew_for_each_call():
     assert 1 == backend.compute_batch_size()
 
 
+@pytest.mark.all
+def test_a_parallel_in_a_with_statement_works_after_an_error():
+    """A Parallel that is used for several calls, by ``with``, makes the next one after one that has failed."""
+    with Parallel(2, backend="parallelkit", batch_size=1) as both:
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                both(delayed(divmod)(1, number) for number in (1, 0))
+            assert [1, 2] == both(delayed(abs)(-number) for number in (1, 2))
+
+
 def environment(name):
     return os.environ.get(name)
 
