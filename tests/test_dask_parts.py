@@ -422,6 +422,40 @@ def test_a_large_function_is_sent_once_and_before_any_batch():
     assert [f"{PREFIX}{client_run.run}-0"] == sent
 
 
+@pytest.mark.parametrize(
+    ("cap", "threads", "under_way", "has_room"),
+    [
+        (None, 2, 3, True),
+        (None, 2, 4, False),
+        (None, 0, 31, True),
+        (None, 0, 32, False),
+        (4, 9, 3, True),
+        (4, 9, 4, False),
+    ],
+)
+def test_so_many_batches_are_under_way(cap, threads, under_way, has_room):
+    """Twice as many as there are threads, some if there are none yet, and no more tasks than ``max_workers``."""
+    lane = Lane(0, b"", False)
+    client_run = ClientRun(None, lane, b"", cap, print)
+    client_run._hear_width(threads, [])
+    for index in range(under_way):
+        client_run._in_flight.enter(f"{index}", Batch(lane, [(index, 1, "item", None)], None))
+    lane.queue.append(Batch(lane, [(index, 1, "item", None) for index in range(100, 200)], None))
+    assert has_room == (client_run._room() > 0)
+
+
+def test_a_run_ends_if_dask_takes_no_tasks():
+    """A client that is closed while a run goes on, say, refuses tasks; the run does not wait for them."""
+    lane = Lane(0, b"", False)
+    client = SimpleNamespace(submit=lambda *given, **options: 1 / 0)
+    client_run = ClientRun(client, lane, b"", None, print)
+    client_run._hear_width(1, [HERE])
+    lane.queue.append(Batch(lane, [(0, 1, "item", None)], None))
+    client_run.offer()
+    assert "dask does not take tasks any more" == lane.broken.reason
+    assert isinstance(lane.broken.cause, ZeroDivisionError)
+
+
 def test_a_run_ends_when_no_worker_is_left_that_fits():
     """What a worker refuses, since it does not fit the program, goes to the others; once there are none, the run ends and says why."""
     lane = Lane(0, b"", False)
