@@ -70,6 +70,7 @@ class Ledger:
     ended: array[float] = field(default_factory=lambda: array("d"))
     workers: list[str | None] = field(default_factory=list)
     keys: list[Any] | None = None
+    places: list[int] | None = None  # indices in the run, if only part of it is here
     failed: dict[int, Lost] = field(default_factory=dict)
     cancelled: dict[int, Lost | None] = field(default_factory=dict)
     retried: dict[int, int] = field(default_factory=dict)
@@ -181,15 +182,15 @@ class Ledger:
 
     def outcome(self, index: int) -> Outcome[Any, Any]:
         """The outcome of one task, built anew at each call."""
-        value = self.values[index]
+        value, place = self.values[index], self._place(index)
         if value is FAILED or value is CANCELLED:
             key, queued, parent = self.key(index), self.queued[index], self.parents.get(index)
-            return failure(key, index, self.lost(index), queued, self.facts.began_at, parent)
+            return failure(key, place, self.lost(index), queued, self.facts.began_at, parent)
         assert value is not OPEN, f"task {index} has no outcome yet"
         began = self.facts.began_at
         return Success(
             self.key(index),
-            index,
+            place,
             value,
             self.retried.get(index, 1),
             self.queued[index] - began,
@@ -221,7 +222,8 @@ class Ledger:
                 start = self.started[index]
                 duration = self.ended[index] - start
                 worker, number = self.workers[index], retried.get(index, 1)
-                log.append(Attempt(self.key(index), index, number, start - began, duration, worker, None))
+                place = self._place(index)
+                log.append(Attempt(self.key(index), place, number, start - began, duration, worker, None))
         return sorted(log, key=_start_of)
 
     def recalled(self) -> set[int]:
@@ -253,10 +255,14 @@ class Ledger:
         """Whether one of its errors is being changed in this context, and has led back here."""
         return self in _being_sealed.get()
 
+    def _place(self, index: int) -> int:
+        return index if self.places is None else self.places[index]
+
     def _attempt(self, index: int, lost: Lost) -> Attempt[Any]:
         start, began = lost.started, self.facts.began_at
         at, duration = (None, 0.0) if start is None else (start - began, lost.ended - start)
-        return Attempt(self.key(index), index, lost.number, at, duration, lost.worker, lost.error)
+        key, place = self.key(index), self._place(index)
+        return Attempt(key, place, lost.number, at, duration, lost.worker, lost.error)
 
 
 def numbered(keys: Iterable[Any], first: int) -> list[Any]:

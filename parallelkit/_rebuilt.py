@@ -13,7 +13,7 @@ from parallelkit._outcomes import Outcome
 
 def ledger_of(outcomes: Sequence[Outcome[Any, Any]], facts: Facts, stopped: str | None = None) -> Ledger:
     """A ledger of these outcomes; its instants count from 0."""
-    ledger = Ledger(facts, stopped=stopped)
+    ledger = Ledger(facts, places=[outcome.index for outcome in outcomes], stopped=stopped)
     for outcome in outcomes:
         add(ledger, outcome)
     return ledger

@@ -27,7 +27,8 @@ def test_a_fold_over_missing_parts_is_refused(executor):
     with pytest.raises(TaskFailures, match="2 of 4 tasks failed") as caught:
         map_reduce(lambda n: 1 // (n % 2), range(4), int.__add__, initial=0, executor=executor)
     assert [ZeroDivisionError] * 2 == [type(error) for error in caught.value.exceptions]
-    assert {0, 2} == set(caught.value.results.failures)
+    assert {0: 0, 2: 2} == {key: one.index for key, one in caught.value.results.failures.items()}
+    assert {0, 2} == {attempt.index for attempt in caught.value.results.attempts}
 
 
 @given_time

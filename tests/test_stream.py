@@ -796,7 +796,7 @@ def test_outcomes_that_were_never_yielded_are_told_as_they_were():
     assert ("Ctrl-C", list("abcde"), 9.0) == (results.stopped, list(results), results.summary.wall)
     assert (1, 2, 2) == (results.summary.succeeded, results.summary.failed, results.summary.cancelled)
     told = list(results.outcomes.values())
-    figures = attrgetter("attempts", "queued_at", "started_at", "duration", "worker", "parent")
+    figures = attrgetter("index", "attempts", "queued_at", "started_at", "duration", "worker", "parent")
     assert list(map(figures, rest)) == list(map(figures, told))
     assert ("value", error, "Traceback …", "File …") == (
         told[0].value,
