@@ -7,6 +7,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar
 
@@ -120,12 +121,18 @@ def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None
     error = TaskCancelled(f"{STOPPED}{reason}")
     if last is None:
         error.__cause__ = cause
-        return Lost(error, 0, None, 0.0, None)
+        return Lost(error, 0, None, 0.0, None, _text_of_stop(str(error)) if cause is None else "")
     if last.error is None:  # its first attempt was cut off
         note_where(error, last.stack)
     text = f"{last.text}{BECAUSE}{as_text(error, None)}" if last.text else ""
     error.__cause__ = last.error
     return Lost(error, last.number, last.started, last.ended, last.worker, text, last.stack)
+
+
+@lru_cache(8)
+def _text_of_stop(message: str) -> str:
+    """The traceback of a task that never began: the same for all, and to format it for each would take ten times as long."""
+    return as_text(TaskCancelled(message), None)
 
 
 def cut_off(started: float, now: float, worker: str, before: Lost | None, stack: str | None = None) -> Lost:
