@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from parallelkit._executors._contract import Block, Ended, Port, Ticket
+from parallelkit._executors._contract import Block, Ended, Port, Running, Ticket
 from parallelkit._input._intake import PORTION
 from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recall, Recalled, parted
@@ -221,6 +221,9 @@ class Loop:
         self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
         self._tell()
         failure = self.port.failure
+        known = {index for index, *_ in running}
+        late: Sequence[Running] = getattr(self.port, "late", ())
+        running += [(index, min(at, now), worker) for index, at, worker in late if index not in known]
         self.scheduler.stop(reason, now, running, stacks, failure and failure.__cause__)
         self._tell()
 

@@ -168,7 +168,8 @@ class Port(Protocol):
     def close(self) -> None:
         """Withdraw what is queued, kill or abandon what runs, and wait for no task. Idempotent.
 
-        A later ``wait`` still returns what was committed before.
+        A later ``wait`` still returns what was committed before. A port whose attempts may begin on their own has
+        those that this cuts off in ``late``, as ``running`` tells them: some began after that was asked for.
         """
 
 

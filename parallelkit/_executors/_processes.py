@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from parallelkit._collector import without_collector
-from parallelkit._executors._contract import Block, Ended, Job, Ticket
+from parallelkit._executors._contract import Block, Ended, Job, Running, Ticket
 from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
@@ -261,6 +261,11 @@ class ProcessPort:
     def running(self) -> list[tuple[int, float, str]]:
         """The attempts that have begun and not ended: index, instant of the start, label of the worker."""
         return running(self._supervisor, self._lane)
+
+    @property
+    def late(self) -> list[Running]:
+        """What the close has cut off."""
+        return self._lane.late
 
     def stacks(self) -> dict[int, str]:
         """The stacks of the running attempts by index, as far as their workers can tell them."""

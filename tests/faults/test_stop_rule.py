@@ -1,7 +1,10 @@
 """The stop rule: everything that ends a run early has the same effect. An input that raises does not stop the run."""
 
+import os
+import signal
 import threading
 import time
+import traceback
 from functools import partial
 
 import acts
@@ -10,6 +13,7 @@ import remote_tasks as far
 
 from parallelkit import (
     InputError,
+    ProcessExecutor,
     Retry,
     Task,
     TaskCancelled,
@@ -19,6 +23,9 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
+from parallelkit._executors._coroutine._port import CoroutinePort
+from parallelkit._executors._processes import ProcessPort
+from parallelkit._executors._thread._port import ThreadPort
 
 SOON = 15  # seconds; whatever a run might wrongly wait for never ends
 EXECUTORS = pytest.mark.parametrize("executor", ["threads", "processes"])
@@ -182,6 +189,52 @@ def test_unsized_input_what_was_never_read_is_no_task(executor):
     assert len(read) == len(results) < 1000
 
 
+@pytest.mark.abandons(1)
+@pytest.mark.parametrize("port", [ThreadPort, CoroutinePort])
+def test_what_begins_while_a_run_is_being_stopped_has_started(port, monkeypatch):
+    """A thread or loop that gets free at that moment may still begin a task, which is then no task that never ran."""
+    began, go = threading.Event(), threading.Event()
+
+    async def work(number):
+        return plain(number)
+
+    def plain(number):
+        return began.set() or threading.Event().wait(0.2) if number else go.wait(SOON)
+
+    def running(self):
+        found = look(self)
+        go.set()
+        assert began.wait(SOON)
+        return found
+
+    look = port.running
+    monkeypatch.setattr(port, "running", running)
+    results = run_parallel(plain if port is ThreadPort else work, [0, 1, 2], max_workers=1, run_timeout=0.02)
+    assert [1, 0] == [results.outcomes[key].attempts for key in (1, 2)]
+    assert results.outcomes[1].duration >= 0
+
+
+def test_what_begins_in_a_process_while_its_run_is_being_stopped_has_started(tmp_path, monkeypatch):
+    """A task that its worker begins just before it is killed is no task that never ran."""
+    begun = tmp_path / "begun"
+
+    def close(self):
+        if not begun.exists():  # it is the run's
+            os.kill(pid, signal.SIGCONT)
+        while not begun.exists():
+            time.sleep(0.001)
+        end(self)
+
+    end = ProcessPort.close
+    with ProcessExecutor(1) as executor:
+        pid = executor.submit(os.getpid).result()
+        os.kill(pid, signal.SIGSTOP)
+        monkeypatch.setattr(ProcessPort, "close", close)
+        results = run_parallel(works(tmp_path), [1], executor=executor, run_timeout=0.02)
+        monkeypatch.undo()
+    assert 1 == results.outcomes[0].attempts
+
+
 @EXECUTORS
 def test_never_started_has_no_start(executor):
     """A task that never started has no start, attempt, duration or worker."""
@@ -191,6 +244,7 @@ def test_never_started_has_no_start(executor):
     last = results.failures[299]
     assert (None, 0, 0.0, None) == (last.started_at, last.attempts, last.duration, last.worker)
     assert "the run was stopped before this task was done: max_failures of 1 reached" in str(last.error)
+    assert "".join(traceback.format_exception(last.error)) == last.traceback
 
 
 @EXECUTORS

@@ -18,6 +18,7 @@ from parallelkit._executors._contract import (
     Ended,
     Job,
     Row,
+    Running,
     Ticket,
     call_with,
     drain,
@@ -62,6 +63,7 @@ class CoroutinePort:
         self._names = map(f"{COROUTINE}{{}}".format, count(1))
         self._free: list[str] = []
         self._deadlines = Deadlines()
+        self.late: list[Running] = []  # what ``close`` has cut off
         self._done: deque[Row] = deque()
         self._lost: deque[Ended] = deque()
         self._woken = self._closed = self._begun = False
@@ -222,8 +224,10 @@ class CoroutinePort:
         self._queue.clear()
         for flight in self._flights.copy():
             flight.unbegun.clear()
-            flight.claim.clear()
+            if take_claim(flight.claim):
+                self.late.append((flight.ticket[0], flight.started, flight.worker))
         self._threads.close()
+        self.late += self._threads.late
         for loop in self._loops:
             loop.close()
 

@@ -14,7 +14,7 @@ from itertools import accumulate, takewhile
 from math import inf
 from typing import NamedTuple, TypeAlias
 
-from parallelkit._executors._contract import Ticket
+from parallelkit._executors._contract import Running, Ticket
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._arrivals import Content
 from parallelkit._executors._process._definitions import Definitions
@@ -174,6 +174,9 @@ class Lane:
     others: int = 0
     """Written by the run: how many workers served other lanes when it last looked for room; 0 from waking up until it looks again."""
 
+    late: list[Running] = field(default_factory=list)
+    """Written by the supervisor: the attempts that had begun when their workers were killed, since the lane is closed."""
+
     recorded: int = 0
     """Written by the supervisor, as all that follows but for ``logged``: bytes of log records that it handed over ..."""
     logged: int = 0
@@ -195,9 +198,17 @@ class Lane:
 
     def post(self, event: Event) -> None:
         """Hand an event over to the run; ``tell`` wakes it, when all events of a turn are posted."""
-        if not self.closed:
+        if self.closed:
+            self._note_late(event)
+        else:
             self.events.append(event)
             self._unseen += event.weight() if isinstance(event, Span) and event.may_wait() else inf
+
+    def _note_late(self, event: Event) -> None:
+        if not isinstance(event, Record):
+            starts = event.columns.started if isinstance(event, Span) else (event.started,)
+            late = zip(event.batch.tickets, starts, strict=True)
+            self.late += [(ticket[0], start, event.worker) for ticket, start in late]
 
     def tell(self, now: float, workers: int) -> float:
         """Wake the run if it should look at something by now; else return when it should (infinity: there is nothing)."""

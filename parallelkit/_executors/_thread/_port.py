@@ -13,15 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import (
-    Block,
-    Ended,
-    Job,
-    Row,
-    Ticket,
-    call_with,
-    drain,
-)
+from parallelkit._executors._contract import Block, Ended, Job, Row, Running, Ticket, call_with, drain
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._loss import Loss
@@ -107,6 +99,7 @@ class ThreadPort(TicketQueue):
         self._lost: deque[Ended] = deque()
         self.gate = Gate()
         self._woken = self._changed = self._closed = False
+        self.late: list[Running] = []  # what ``close`` has cut off
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
         self._squeezed = False  # whether other ports hold slots that this one could use
@@ -294,5 +287,6 @@ class ThreadPort(TicketQueue):
         _open.discard(self)
         self.clear()
         for worker, ticket, claim in self._at_work():
+            self.late += [(ticket[0], started, worker.name) for started in claim]
             worker.stopped = self._engine.abandon(worker, claim, monotonic(), ticket[3])
         self._engine.remove(self)
