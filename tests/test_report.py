@@ -143,6 +143,14 @@ def test_the_report_says_how_much_ran_at_a_time():
     assert "speedup" not in "".join(lines_of(ledger))
 
 
+def test_the_report_says_when_the_first_task_began_if_that_was_late():
+    """Workers that import a library for a quarter of the run are why less ran at a time than there are workers."""
+    ledger = plant([1.0] * 6, 2)
+    assert "began" not in "".join(lines_of(ledger))
+    ledger.facts.began_at -= 1.0
+    assert "the first task began after 1.00 s" == line_with(ledger, "began")
+
+
 def test_how_little_ran_at_a_time_is_no_long_figure():
     """A very small parallelism is shown as below 0.01, not with many zeros."""
     ledger = plant([0.0001], ended_at=BEGAN + 1)

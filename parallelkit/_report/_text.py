@@ -9,10 +9,10 @@ from textwrap import fill
 from parallelkit._ledger import Ledger
 from parallelkit._numbers import check_number
 from parallelkit._report._advice import advise
-from parallelkit._report._estimates import compute_seconds, interpreter_bound
+from parallelkit._report._estimates import compute_seconds, interpreter_bound, worthwhile
 from parallelkit._report._failures import kinds_of_failure
 from parallelkit._report._format import clip, count, encodable, key_text, percent, seconds
-from parallelkit._report._summary import Survey, survey
+from parallelkit._report._summary import Survey, first_start_of_all, survey
 from parallelkit._report._words import at_a_time, counts, examples, fate, how_many
 
 SLOWEST = 5  # tasks listed
@@ -49,6 +49,9 @@ def times(run: Survey) -> Iterator[str]:
     yield f"wall {seconds(summary.wall)}, busy {seconds(summary.busy)}: ran {at_a_time(summary)} at a time"
     if summary.wall > 0 and summary.attempts:
         yield f"longest task {seconds(summary.longest)}, {percent(summary.longest / summary.wall)} of the wall time"
+    late = first_start_of_all(run.ledger) - run.ledger.facts.began_at
+    if worthwhile(run, late):  # workers import the modules of the tasks first, or the input was slow
+        yield f"the first task began after {seconds(late)}"
 
 
 def slowest(run: Survey) -> Iterator[str]:
