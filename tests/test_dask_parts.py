@@ -444,6 +444,21 @@ def test_so_many_batches_are_under_way(cap, threads, under_way, has_room):
     assert has_room == (client_run._room() > 0)
 
 
+def test_what_a_guard_gives_back_is_handed_out_anew():
+    """Attempts that did not begin are in the queue again; if that was because the function is gone with the worker that had it, it is sent again."""
+    lane, sent, widths = Lane(0, b"", False), [], []
+    client_run = ClientRun(None, lane, b"", None, widths.append)
+    client_run._hear_width(3, [HERE])
+    client_run._scattered, client_run._send_job = "what is gone", lambda: sent.append("again")
+    for key, indices in (("one", range(3)), ("two", range(3, 4))):
+        client_run._in_flight.enter(key, Batch(lane, [(index, 1, "item", None) for index in indices], None))
+    report = Report("a host", begun=[(0, 1.0, "a process")], unbegun=[1, 2, 3], missing=True)
+    client_run._hear_told(report.seal(), ["two"])
+    assert [1, 2, 3] == [ticket[0] for batch in lane.queue for ticket in batch.tickets]
+    assert ({0: (1.0, "a process")}, ["one"]) == (client_run.begun, [*client_run._in_flight.batches])
+    assert (["again"], [3]) == (sent, widths)
+
+
 def test_a_run_ends_if_dask_takes_no_tasks():
     """A client that is closed while a run goes on, say, refuses tasks; the run does not wait for them."""
     lane = Lane(0, b"", False)
@@ -550,6 +565,18 @@ def test_a_run_that_ends_while_its_function_is_fetched_begins_nothing():
     assert not runner.is_alive()
     assert [] == guard._supervisor.pool.lanes
     guard._end("another")
+
+
+def test_a_batch_whose_function_is_gone_is_given_back():
+    """If the workers that had a large function or item are gone, the batch ends here, and the client hears why."""
+    told = []
+    supervisor = SimpleNamespace(ask=lambda question: [])
+    worker_run = WorkerRun("run", False, supervisor, "a host", lambda *news: told.append(news) or [])
+    worker_run.run(order(1, 2), {}.__getitem__)
+    worker_run.drop()
+    ((run, blob, over, wanted),) = told
+    assert ("run", [f"{PREFIX}run-1"], {}) == (run, over, wanted)
+    assert ([0, 1], True) == (unseal(blob).unbegun, unseal(blob).missing)
 
 
 def test_a_look_tells_once_what_has_begun_and_gives_back_what_will_not():
