@@ -60,12 +60,14 @@ def test_a_python_built_for_older_systems_has_worker_processes():
 from parallelkit import run_parallel
 print(run_parallel(lambda size: b"x" * size, [1, 3_000_000], executor="processes").values() == [b"x", b"x" * 3_000_000])
 print(run_parallel(len, [b"x" * 3_000_000], executor="processes").values())
-failure = run_parallel(lambda: time.sleep(50), [()], star=True, executor="processes", timeout=0.2).failures[0]
-print(failure.error, "lambda" in failure.stack)
+for limit in (0.2, 1, 5):  # a busy machine may not have begun the task by then, or not read its stack
+    failure = run_parallel(lambda: time.sleep(50), [()], star=True, executor="processes", timeout=limit).failures[0]
+    if failure.stack:
+        break
+print(type(failure.error).__name__, failure.error.killed, "lambda" in failure.stack)
 """
     said, complaints = run_on(OLD, script)
-    killed = "task 0 ran longer than its timeout of 0.2 s; its process was killed"
-    assert ["True", "[3000000]", f"{killed} True"] == said.splitlines()
+    assert ["True", "[3000000]", "TaskTimeout True True"] == said.splitlines()
     assert "" == complaints
 
 
