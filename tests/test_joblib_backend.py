@@ -9,6 +9,7 @@ import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from pickle import PickleBuffer, PicklingError
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from joblib.parallel import FallbackToBackend
 
 from parallelkit import WorkerDied
 from parallelkit._joblib import _packing
-from parallelkit._joblib._batches import describe_calls
+from parallelkit._joblib._batches import Batches, describe_calls
 from parallelkit._joblib._worker import map_part
 from parallelkit.joblib_backend import Crew, backend_class, register
 
@@ -547,6 +548,20 @@ def test_a_call_may_have_more_arrays_than_a_process_has_descriptors(monkeypatch)
     del arrays[0]
     assert [True, True, False] == are_copies()
     packer.close()
+
+
+def test_batches_are_packed_only_as_far_as_there_is_room():
+    """With ``pre_dispatch="all"`` all batches come at once, but only some are packed, which takes memory for what is in them again."""
+    packed, news = [], threading.Semaphore(0)
+    port = SimpleNamespace(failure=None, room=lambda: 2 - len(packed), start=packed.extend, close=list)
+    port.wait, port.wake = lambda until: news.acquire() and [], news.release
+    batches = Batches(SimpleNamespace(open=lambda job: port), None)
+    for number in range(5):
+        batches.submit(number, None)
+    while news._value:
+        time.sleep(0.001)
+    assert (2, 3) == (len(packed), len(batches._inbox))
+    batches.close()
 
 
 @pytest.mark.parametrize("max_nbytes", [None, 3_000_000])
