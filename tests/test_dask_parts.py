@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 from clusters import wait_until
 
+from parallelkit._executors._cluster import _scatter
 from parallelkit._executors._cluster._broker import PREFIX, Broker, install
 from parallelkit._executors._cluster._client_run import ALONE, ClientRun
 from parallelkit._executors._cluster._clock import RENEW, Clock
 from parallelkit._executors._cluster._guard import Guard, compare, guard_of
 from parallelkit._executors._cluster._in_flight import InFlight
 from parallelkit._executors._cluster._pending import Pending
+from parallelkit._executors._cluster._scatter import Scatterer
 from parallelkit._executors._cluster._sizes import Sizes
 from parallelkit._executors._cluster._wire import Order, Report, boot_id, pack_span, unpack_columns, unseal
 from parallelkit._executors._cluster._worker_run import Sight, WorkerRun, _uncover
@@ -442,6 +444,32 @@ def test_so_many_batches_are_under_way(cap, threads, under_way, has_room):
         client_run._in_flight.enter(f"{index}", Batch(lane, [(index, 1, "item", None)], None))
     lane.queue.append(Batch(lane, [(index, 1, "item", None) for index in range(100, 200)], None))
     assert has_room == (client_run._room() > 0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "closed", "told"),
+    [
+        ([OSError(), ["a future"]], False, ["a future"]),
+        ([["a future"]], True, []),
+        ([ValueError("it is too large")], False, ["ValueError('it is too large')"]),
+    ],
+    ids=["again", "closed", "refused"],
+)
+def test_what_is_scattered_arrives_or_is_refused(answers, closed, told, monkeypatch):
+    """If a worker leaves meanwhile, it is sent again; if dask refuses it, the run hears of that; and a run that is over hears nothing."""
+    monkeypatch.setattr(_scatter, "AGAIN", 0)
+    heard = []
+    scatterer = Scatterer(None, lambda error: heard.append(repr(error)))
+
+    async def scatter(blobs, **options):
+        scatterer._closed = closed
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    scatterer._client = SimpleNamespace(scatter=scatter)
+    asyncio.run(scatterer._scatter(b"large", heard.append, everywhere=True))
+    assert (told, []) == (heard, answers)
 
 
 def test_what_a_guard_gives_back_is_handed_out_anew():
