@@ -1,12 +1,14 @@
 """The parts of the dask engine by themselves: the broker's book, clocks and versions. No cluster is started."""
 
 import asyncio
+import pickle
 from array import array
 from math import inf
 from threading import Event, Thread
 from time import monotonic, sleep
 from types import SimpleNamespace
 
+import cloudpickle
 import pytest
 from clusters import wait_until
 
@@ -14,6 +16,7 @@ from parallelkit._executors._cluster import _scatter
 from parallelkit._executors._cluster._broker import PREFIX, Broker, install
 from parallelkit._executors._cluster._client_run import ALONE, ClientRun
 from parallelkit._executors._cluster._clock import RENEW, Clock
+from parallelkit._executors._cluster._compatibility import ByValue, check_cluster
 from parallelkit._executors._cluster._guard import Guard, compare, guard_of
 from parallelkit._executors._cluster._in_flight import InFlight
 from parallelkit._executors._cluster._pending import Pending
@@ -816,6 +819,18 @@ def test_a_difference_is_told_in_words():
     assert "" == compare(ours, dict(ours))
     assert "Python is 3.12 there and 3.11 here" == compare(ours, {**ours, "Python": "3.12"})
     assert "cloudpickle is missing there and 3.1.3 here" == compare(ours, {"Python": "3.11"})
+
+
+def test_an_asynchronous_client_is_refused():
+    """A client whose methods return coroutines is refused in words: a run waits for their answers."""
+    with pytest.raises(ValueError, match="executor must be a synchronous Client"):
+        check_cluster(SimpleNamespace(asynchronous=True))
+
+
+def test_what_goes_to_the_scheduler_by_value_changes_nothing_for_others():
+    """Cloudpickle sends our module by value that once, and not in the program's own pickles."""
+    assert b"_stuck" in pickle.dumps(ByValue(install))
+    assert b"_stuck" not in cloudpickle.dumps(install)
 
 
 @pytest.mark.parametrize("exact", [False, True])
