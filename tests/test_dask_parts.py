@@ -634,6 +634,25 @@ def test_a_look_tells_once_what_has_begun_and_gives_back_what_will_not():
     worker_run.drop()
 
 
+def test_what_is_granted_is_offered_to_the_processes_and_what_is_not_ends_here():
+    """The next attempts of a batch are queued as they are granted; without a grant the batch is over with what has ended, and frees its thread."""
+    granted, offers = ["key"], []
+    supervisor = SimpleNamespace(ask=lambda question: [], offer=lambda: offers.append("now"))
+    worker_run = WorkerRun("run", False, supervisor, "a host", lambda *_: granted)
+    pending = Pending("key", [(index, 1, index, None) for index in range(3)], None, 1)
+    worker_run._pendings[pending.key] = pending
+    worker_run._owners = dict.fromkeys(range(3), pending)
+    for ended, queued in ((0, [1]), (1, [])):
+        worker_run._settle([ended])
+        worker_run._send(worker_run._find_wanted())
+        assert queued == [ticket[0] for batch in worker_run._lane.queue for ticket in batch.tickets]
+        granted.clear()
+        worker_run._lane.queue.clear()
+    assert (["now"], {}, ["key"]) == (offers, worker_run._owners, worker_run._over)
+    assert pending.over.is_set()
+    worker_run.drop()
+
+
 def at_work(lane, since, loading=False):
     """A worker process that has been at attempt 0 since then, or loads a function."""
     process = SimpleNamespace(lane=lane, label="a process", pending=1, wire=SimpleNamespace(loading=loading))
