@@ -164,12 +164,13 @@ def started_with(given):
             return set(zygote._modules)
 
 
-def test_where_nothing_is_known_what_many_need_is_needed(monkeypatch):
-    """If nothing is known about the functions, commonly needed modules are imported, and those for unpickling if cloudpickle has been used."""
-    import cloudpickle  # noqa: F401  # it has been used
+def test_where_nothing_is_known_what_many_need_is_needed(program):
+    """If nothing is known about the functions, commonly needed modules are imported, and those for unpickling if the script has classes."""
+    import cloudpickle  # noqa: F401  # that is what needs them
 
+    program("__main__", Thing=type("Thing", (), {"__module__": "__main__"}))
     assert sorted(UNPACKING | COMMON) == needs([""])
-    monkeypatch.delitem(sys.modules, "cloudpickle")
+    program("__main__", csv=csv)
     assert sorted(COMMON) == needs([""])
     assert [] == needs([]) == needs(["builtins"]) == needs(["no.such.module"])
 

@@ -26,7 +26,7 @@ HARMLESS = frozenset(_HARMLESS.split())
 """Modules that take a millisecond or more to load, start and open nothing when loaded, and are the same in every fork."""
 
 COMMON = frozenset(["contextlib", "dataclasses", "pathlib", "threading", "typing"])
-"""Modules that many programs need: loaded where the choice is not known; with ``UNPACKING``, if cloudpickle is in use."""
+"""Modules that many programs need: loaded where the choice is not known."""
 
 UNPACKING = frozenset(
     ["dataclasses", "inspect", "logging", "pickle", "platform", "threading", "typing", "uuid"]
@@ -73,11 +73,8 @@ def needs_ahead(modules: Iterable[str]) -> list[str]:
 
 
 def _needs_of(module: str) -> frozenset[str]:
-    if module == SCRIPT:
-        return _used_by(SCRIPT) | UNPACKING if _has_classes() else _used_by(SCRIPT)
-    if module:
-        return _used_by(module)
-    return UNPACKING | COMMON if "cloudpickle" in sys.modules else COMMON
+    used = _used_by(module) if module else COMMON
+    return used | UNPACKING if module in ("", SCRIPT) and _has_classes() else used
 
 
 def _has_classes() -> bool:
