@@ -1,4 +1,4 @@
-"""Functions of the script that come with each call: a worker unpickles a function once, and what it keeps is there for the next call."""
+"""Functions of the script: a worker unpickles a function once, and what it keeps is there for the next call, or the next run."""
 
 import gc
 from collections import UserList
@@ -11,10 +11,11 @@ import pytest
 from parallelkit import Task, run_parallel
 from parallelkit._executors._process import _carried
 from parallelkit._executors._process._carried import CarriedClasses
-from parallelkit._worker import _call_functions
+from parallelkit._worker import _call_functions, _jobs
 from parallelkit._worker._call_functions import cached_function
 from parallelkit._worker._chunk import Chunk
-from parallelkit._worker._travel import pack, pack_by_value
+from parallelkit._worker._jobs import kept_function
+from parallelkit._worker._travel import dump, pack
 
 SCRIPT = """
 from functools import cache
@@ -160,6 +161,74 @@ def test_a_function_that_goes_by_its_number_is_one_that_came_last(monkeypatch, s
     assert kept is cached_function(blob)
 
 
+def runs(executor, fn, **options):
+    """The values of four runs, of one item each."""
+    return [run_parallel(fn, [0], executor=executor, **options).values()[0] for _ in range(4)]
+
+
+@pytest.mark.parametrize("options", [{}, {"args": ([1],)}, {"kwargs": {"other": {}}}])
+def test_what_a_run_puts_into_a_global_variable_is_there_for_the_next(executor, script, options):
+    """What a run's function of the script keeps in a worker, such as a loaded model, is there in the next run, as for a module's function."""
+    assert [1, 0, 0, 0] == runs(executor, script["loads"], **options)
+    assert [0, 0, 0, 0] == runs(executor, partial(script["loads"], other=[]))
+    script["base"] = 20
+    assert [20] == run_parallel(script["add"], [0], executor=executor).values()
+    assert [0, 0, 0, 0] == runs(executor, script["loads"])
+
+
+def test_so_is_what_a_run_puts_into_a_cache(executor, script):
+    """Caches of a run's function, and of functions that it uses, keep their content from run to run."""
+    assert [(True, 1)] * 4 == runs(executor, script["is_same"])
+    assert [1, 1, 1, 1] == runs(executor, script["itself_cached"])
+
+
+def test_a_run_has_its_function_as_it_is_by_then(executor, script):
+    """If a function's globals have changed, a run sends it anew."""
+    assert [11] == run_parallel(script["add"], [1], executor=executor).values()
+    script["base"] = 20
+    assert [21] == run_parallel(script["add"], [1], executor=executor).values()
+
+
+def test_a_large_function_of_a_run_is_not_kept(executor, script):
+    """A function with a long pickle goes with its run, whose large buffers are set apart; it is not packed whole to find out."""
+    assert [1, 1, 1, 1] == runs(executor, script["large"])
+    assert script["large"] in _carried._large
+    script["base"] = reads = Reads([0] * 1000)
+    assert (script["add"], b"") == _carried.carry_for_run(script["add"])
+    assert reads.times < 200
+
+
+class Reads(UserList):
+    """A list whose items take 1 KiB each when it is pickled; counts how many were."""
+
+    times = 0
+
+    def __reduce__(self):
+        return list, (), None, self.pickled()
+
+    def pickled(self):
+        for _ in self:
+            self.times += 1
+            yield bytes(1000)
+
+
+def test_a_worker_keeps_a_function_of_runs_as_it_was_last(monkeypatch, script):
+    """A later version of a function takes the place of the earlier, with all that this has loaded; of many functions, the last are kept."""
+    monkeypatch.setattr(_jobs, "_kept", {})
+    first = ref(kept_function("add", blob := pack(script["add"])[::-1]))
+    assert first() is kept_function("add", blob)
+    script["base"] = 20
+    second = kept_function("add", pack(script["add"])[::-1])
+    gc.collect()
+    assert first() is None
+    for number in range(_call_functions.CACHED - 1):
+        kept_function(str(number), blob)
+    assert second is kept_function("add", pack(script["add"])[::-1])
+    kept_function("another", blob)
+    assert "0" not in _jobs._kept
+    assert second is kept_function("add", pack(script["add"])[::-1])
+
+
 def test_who_looks_for_names_of_the_script_in_a_call_finds_none(script):
     """The pickle of a call contains no name of the script; otherwise it would be pickled a second time, with the slower cloudpickle."""
     call = _carried.carry((script["loads"], (1,), {}), CarriedClasses(mapped=True), several=False)
@@ -183,11 +252,11 @@ def test_functions_of_many_tasks_are_packed_once_for_each_portion_of_them(script
     """Packing a function takes four times as long as all the rest of a task. A later run packs it as it is then."""
     packed = []
 
-    def counted(fn, *options):
+    def counted(make, fn, *options):
         packed.append(fn)
-        return pack_by_value(fn, *options)
+        return dump(make, fn, *options)
 
-    monkeypatch.setattr(_carried, "pack_by_value", counted)
+    monkeypatch.setattr(_carried, "dump", counted)
     add, loads = script["add"], script["loads"]
     tasks = [*(Task(add, n) for n in range(500)), *(Task(partial(loads, n)) for n in range(500))]
 

@@ -9,6 +9,7 @@ from parallelkit._raised import add_note, describe_error
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
 from parallelkit._worker._call_functions import unpack_call
+from parallelkit._worker._channel import DEFINITIONS
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -34,6 +35,21 @@ def unpack_job(body: bytes, file: mmap | None, own: mmap | None) -> tuple[Any, b
         return unpack(file or body), False
     spans, end = loads(body)
     return load_shared(file, own, spans), end < spans[-1][0]
+
+
+_kept: dict[str, tuple[bytes, Any]] = {}
+"""The functions of runs that were of the script, by name: each as it was last, since an earlier one may hold a large model."""
+
+
+def kept_function(name: str, packed: bytes) -> Any:
+    """A run's function, whose bytes are reversed (see ``Carried``); with what it has put into its globals if an earlier run brought it."""
+    blob, fn = _kept.pop(name, (b"", None))
+    if blob != packed:
+        fn = unpack(packed[::-1])
+        if len(_kept) >= DEFINITIONS:
+            del _kept[next(iter(_kept))]
+    _kept[name] = packed, fn  # now the most recent
+    return fn
 
 
 def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:

@@ -78,14 +78,19 @@ def pack_by_value(
 
 
 def dump(
-    make: Any, thing: object, apart: Apart | None, by_file: bool, editions: _classes.Reducer | None = None
+    make: Any,
+    thing: object,
+    apart: Apart | None,
+    by_file: bool,
+    editions: _classes.Reducer | None = None,
+    file: BytesIO | None = None,
 ) -> bytes:
-    """Pickle the thing with the pickler class ``make``."""
+    """Pickle the thing with the pickler class ``make``; into this file, if one is given."""
     if by_file:
         from parallelkit._worker import _memmaps  # late: workers do not need it to start
 
         make = _memmaps.by_file(make)
-    file = BytesIO()
+    file = file or BytesIO()
     pickler = make(file, 5, buffer_callback=apart)
     if editions is not None:
         editions.by_file = by_file

@@ -1,10 +1,11 @@
-"""Packs a script's function apart from the call that brings it, and a class apart from items: a worker knows them by their bytes."""
+"""Packs a script's function apart from the run or call that brings it, and a class apart from items: a worker knows them by their bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
 from functools import partial
+from io import BytesIO
 from types import FunctionType
 from typing import Any
 from weakref import WeakSet
@@ -18,8 +19,9 @@ from parallelkit._worker._caches import CACHED
 from parallelkit._worker._call_functions import cached_class, cached_function
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
+from parallelkit._worker._jobs import kept_function
 from parallelkit._worker._script import NAMES
-from parallelkit._worker._travel import Apart, pack_by_value
+from parallelkit._worker._travel import Apart, by_value_pickler, dump, pack_by_value
 
 SMALL = 64 << 10
 """Size in bytes up to which workers keep a packed function, with what it refers to."""
@@ -29,16 +31,16 @@ _large: WeakSet[Callable[..., Any]] = WeakSet()
 
 
 class Carried:
-    """A packed function, in place of the function itself in a call that is about to be packed."""
+    """A packed function, in place of the function itself in a call or job that is about to be packed."""
 
-    def __init__(self, packed: bytes | int) -> None:
-        self.packed = packed
+    def __init__(self, load: Callable[..., Any], *packed: Any) -> None:
+        self._reduced = load, packed
 
     def __call__(self, *_: object, **__: object) -> None:
         raise AssertionError("what a partial is made of must be callable, and is not called here")
 
     def __reduce__(self) -> Any:
-        return cached_function, (self.packed,)
+        return self._reduced
 
 
 class CarriedClasses:
@@ -93,26 +95,67 @@ def carry(call: Call, classes: CarriedClasses, several: bool) -> Call:
     return _carried(fn, classes, several), args, kwargs
 
 
+def carry_for_run(fn: Any) -> tuple[Any, bytes]:
+    """The function of a run, or what stands for it in the job if it belongs to the script, and its pickle then; else no bytes."""
+    if type(fn) is partial and not vars(fn):
+        inner, blob = carry_for_run(fn.func)
+        return (partial(inner, *fn.args, **fn.keywords) if blob else fn), blob
+    packed = _packed(fn, True, Editions()) if is_of_script(fn) else None
+    if packed is None:
+        return fn, b""
+    return Carried(kept_function, fn.__qualname__, packed[::-1]), packed
+
+
+def is_of_script(fn: object) -> bool:
+    """Whether this is a function of the script, cached or not."""
+    return isinstance(fn, (FunctionType, CACHED)) and getattr(fn, "__module__", None) in NAMES
+
+
 def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> Any:
     if type(fn) is partial:
         inner = _carried(fn.func, classes, several)
         return fn if inner is fn.func or vars(fn) else partial(inner, *fn.args, **fn.keywords)
-    if not isinstance(fn, (FunctionType, CACHED)) or getattr(fn, "__module__", None) not in NAMES:
-        return fn
-    if fn in _large:
-        return fn
     functions = classes.editions.functions
+    if not is_of_script(fn):
+        return fn
     if fn in functions:
         return functions[fn]
-    blob = pack_by_value(fn, None, classes.mapped, classes.editions)
-    refuse_packed(blob)
+    blob = _packed(fn, classes.mapped, classes.editions)
+    if blob is None:
+        return fn
     if several:
         try:
             refuse_alike(blob, fn, (), {}, star=True)
         except TypeError as error:
             raise AlikeError(str(error)) from None
-    if len(blob) > SMALL:
-        _large.add(fn)
-        return fn
-    carried = functions[fn] = Carried(classes.reference(blob))
+    carried = functions[fn] = Carried(cached_function, classes.reference(blob))
     return carried
+
+
+def _packed(fn: Callable[..., Any], mapped: bool, editions: Editions) -> bytes | None:
+    """A function by itself; None if it is large. Then most of it is not packed in vain."""
+    if fn in _large:
+        return None
+    apart = Apart()
+    try:
+        blob = dump(by_value_pickler(), fn, apart, mapped, editions, _Small())
+        if not apart.buffers and len(blob) <= SMALL:
+            refuse_packed(blob)
+            return blob
+    except _LargeError:
+        pass
+    _large.add(fn)
+    return None
+
+
+class _LargeError(Exception):
+    """There is too much to pack."""
+
+
+class _Small(BytesIO):
+    """A file that takes little."""
+
+    def write(self, piece: Any) -> int:
+        if self.tell() > SMALL:
+            raise _LargeError
+        return super().write(piece)

@@ -13,6 +13,7 @@ from parallelkit._executors._contexts import own_decimals
 from parallelkit._executors._contract import Job
 from parallelkit._executors._process._at_import import refuse_packed
 from parallelkit._executors._process._captures import goes_by_value
+from parallelkit._executors._process._carried import carry_for_run
 from parallelkit._executors._process._culprit import unfit_initializer, unfit_job
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._executors._process._payload import File, payload_of
@@ -44,16 +45,17 @@ def pack_shared(job: Job) -> bytes | File:
 
 
 def _pack_job(job: Job, apart: _Buffers) -> bytes:
-    # For a function of the script, plain pickle would be tried in vain, which takes as long as the rest if the arguments are many objects.
-    by_value = type(job.fn) is FunctionType and goes_by_value(job.fn)
     try:
-        parts = job.fn, _Arguments(job.args, apart), dict(job.kwargs), job.star
+        fn, own = carry_for_run(job.fn)
+        # For a nested function, plain pickle would be tried in vain, which takes as long as the rest if the arguments are many objects.
+        by_value = type(fn) is FunctionType and goes_by_value(fn)
+        parts = fn, _Arguments(job.args, apart), dict(job.kwargs), job.star
         blob = (pack_by_value if by_value else pack)(parts, apart, by_file=True, editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise
         raise unfit_job(job.fn, job.args, job.kwargs, error) from error
-    refuse_alike(blob, job.fn, job.args, job.kwargs, job.star)
+    refuse_alike(own + blob, job.fn, job.args, job.kwargs, job.star)
     return blob
 
 
