@@ -18,7 +18,7 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with, timed_out
+from parallelkit._executors._contract import Block, Ended, Job, Running, Ticket, call_with, timed_out
 from parallelkit._executors._foreign_calls import broken_value, opened, our_time, run_sealed, sealed, timed
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._packing import refusal
@@ -67,6 +67,7 @@ class ForeignPort:
         self._lost_at: float | None = None  # while overdue ones hold every slot: when the run gives up
         self._landed: deque[Future[Any]] = deque()
         self._kept: list[Block | Ended] = []  # for the next ``wait``
+        self.late: list[Running] = []  # what ``close`` has cut off
         self._gate = Gate()
         self._woken = False
         self._name = type(engine.executor).__name__
@@ -251,8 +252,9 @@ class ForeignPort:
 
     def close(self) -> None:
         self._kept = self._collect()  # what had ended before is final
-        for future in list(self._flights):
-            future.cancel()
+        for future, (ticket, handed, claim) in self._flights.items():
+            if not future.cancel():
+                self.late.append((ticket[0], claim[0] if claim else handed, self._name))
         self._flights.clear()
 
 

@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import acts
@@ -24,6 +25,7 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._executors._coroutine._port import CoroutinePort
+from parallelkit._executors._foreign import ForeignPort
 from parallelkit._executors._processes import ProcessPort
 from parallelkit._executors._thread._port import ThreadPort
 
@@ -190,16 +192,22 @@ def test_unsized_input_what_was_never_read_is_no_task(executor):
 
 
 @pytest.mark.abandons(1)
-@pytest.mark.parametrize("port", [ThreadPort, CoroutinePort])
+@pytest.mark.parametrize(
+    "port", [ThreadPort, pytest.param(CoroutinePort, marks=pytest.mark.all), ForeignPort]
+)
 def test_what_begins_while_a_run_is_being_stopped_has_started(port, monkeypatch):
     """A thread or loop that gets free at that moment may still begin a task, which is then no task that never ran."""
-    began, go = threading.Event(), threading.Event()
+    began, go, over = threading.Event(), threading.Event(), threading.Event()
 
     async def work(number):
         return plain(number)
 
     def plain(number):
-        return began.set() or threading.Event().wait(0.2) if number else go.wait(SOON)
+        return began.set() or over.wait(SOON) if number else go.wait(SOON)
+
+    def blocked():  # while a call of somebody else holds the only thread
+        pool.submit(plain, 0)
+        return run_parallel(plain, {1: 1, 2: 2}, executor=pool, run_timeout=0.02)
 
     def running(self):
         found = look(self)
@@ -209,7 +217,11 @@ def test_what_begins_while_a_run_is_being_stopped_has_started(port, monkeypatch)
 
     look = port.running
     monkeypatch.setattr(port, "running", running)
-    results = run_parallel(plain if port is ThreadPort else work, [0, 1, 2], max_workers=1, run_timeout=0.02)
+    with ThreadPoolExecutor(1) as pool:
+        fn = plain if port is ThreadPort else work
+        own = partial(run_parallel, fn, [0, 1, 2], max_workers=1, run_timeout=0.02)
+        results = (blocked if port is ForeignPort else own)()
+        over.set()
     assert [1, 0] == [results.outcomes[key].attempts for key in (1, 2)]
     assert results.outcomes[1].duration >= 0
 
