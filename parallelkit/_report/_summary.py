@@ -27,7 +27,7 @@ class Summary:
     """Counts and seconds of a run.
 
     ``busy`` is the sum of the durations of all attempts, ``longest`` the largest such sum of one task.
-    ``retried`` counts failed attempts that were followed by another, ``recalled`` successes that were known
+    ``retried`` counts failed attempts after which another was to follow, ``recalled`` successes that were known
     without an attempt.
     """
 
