@@ -1,10 +1,15 @@
 """How a run in processes packs its items, and how many ahead."""
 
 from collections import namedtuple
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from pickle import loads
 
+import numpy as np
 import pytest
+from remote_tasks import give_back
 
+from parallelkit import ProcessExecutor, run_parallel
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._process import _packing
 from parallelkit._executors._process._blocks import BlockPool, Buffered
@@ -20,6 +25,8 @@ from parallelkit._executors._process._packing import (
     taken_by,
 )
 from parallelkit._executors._process._payload import Payload
+
+WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = sys.modules['numpy._core'] = None"
 
 SMALL, MIDDLING, LARGE, HUGE = bytes(100), bytes(40_000), bytes(1_000_000), bytes(QUEUED_BYTES - 1000)
 
@@ -131,8 +138,37 @@ def test_texts_are_packed_without_a_search():
         ([("a" * 500,) * 3, ("b" * 500,) * 3], False),
         ([(1,) * 100], False),
         ([namedtuple("Pair", "a b")(1, 2)], False),
+        ([1j, Decimal(1), date(2020, 1, 1), timedelta(1)], True),
+        ([datetime(2020, 1, 1)], False),  # its time zone may be of any class
+        ([np.float64(1), np.int8(2), np.bool_(True), 3, "a"], True),
+        ([(np.float64(1), 2), (np.int64(3), None)], True),
+        ([np.str_("a")], False),
+        ([np.array(1.0)], False),
+        ([np.float64(1), []], False),
+        ([type("Own", (np.float64,), {"__module__": "numpy"})(1)], False),
+        ([np.float64(1), "a" * 2000], False),
     ],
 )
 def test_short_tuples_of_atoms_are_pickled_together(items, together):
-    """Rows, pairs and products are the usual items of a run: to pickle each by itself would take three times as long."""
+    """Numbers, dates, rows and products are the usual items of a run: to pickle each by itself would take three times as long."""
     assert together == all_atoms(items)
+
+
+def test_atoms_arrive_as_they_are():
+    """Numbers of Python's and numpy's, dates and decimals come back from a worker as the same values of the same types."""
+    items = [
+        *(np.dtype(code).type(1) for code in "?bhilBHILefdgFDG"),
+        1j, Decimal("0.10"), date(2020, 1, 1), timedelta(1, 2, 3), True, None, "a", b"b",
+    ]  # fmt: skip
+    assert all_atoms(items)
+    values = run_parallel(give_back, items, executor="processes", max_workers=1).values()
+    assert [(type(item), item) for item in items] == [(type(value), value) for value in values]
+
+
+def test_numbers_of_numpy_without_numpy_fail_each_task():
+    """If numpy cannot be loaded in a worker, each task fails and is told why, and the worker goes on."""
+    with ProcessExecutor(1, initializer=exec, initargs=(WITHOUT_NUMPY,)) as executor:
+        results = run_parallel(give_back, np.arange(3), executor=executor)
+        assert [ModuleNotFoundError] * 3 == [type(failure.error) for failure in results.failures.values()]
+        assert "when a worker process unpickled the item" in results.failures[0].error.__notes__[0]
+        assert [1] == run_parallel(give_back, [1], executor=executor).values()

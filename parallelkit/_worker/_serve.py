@@ -30,7 +30,7 @@ from parallelkit._worker._channel import (
     WORD,
     frame,
 )
-from parallelkit._worker._jobs import load_job, raiser
+from parallelkit._worker._jobs import load_job, noting, raiser
 from parallelkit._worker._logs import capture_warnings, forward_logs
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
     from parallelkit._worker._jobs import Job
+
+
+_unpack_together = noting(loads, "the item")
 
 
 def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
@@ -186,7 +189,7 @@ class _Worker:
         number, count, how = BATCH_HEAD.unpack_from(body)
         load, call = self.jobs[number]
         if how == _channel.TOGETHER:
-            return self._run(call, loads(memoryview(body)[BATCH_HEAD.size :]))
+            return self._run(*self._unpack(call, count, memoryview(body)[BATCH_HEAD.size :]))
         if isinstance(self._file, OSError):
             if how == _channel.BUFFERED_ITEM:  # the parent would not send its block again
                 self.outbox.send(frame(_channel.KEPT, WORD.pack(loads(body[BATCH_HEAD.size :])[0])))
@@ -200,6 +203,19 @@ class _Worker:
             )
         file = self._take_file()
         return self._run(lambda blob: call(load(blob)), [file] if file else _cut(body, count))
+
+    def _unpack(
+        self, call: Callable[[Any], Any], count: int, packed: memoryview[int]
+    ) -> tuple[Callable[[Any], Any], Iterable[Any]]:
+        """The call and the items of one pickle. The first numbers of numpy import that, which may fail."""
+        known = len(sys.modules)
+        try:
+            items = _unpack_together(packed)
+        except Exception as error:
+            return raiser(error), (None,) * count
+        if len(sys.modules) != known:
+            self.surroundings.keep()
+        return call, items
 
     def _learn_block(self, body: bytes) -> tuple[int, list[tuple[int, int]], bytes]:
         """A buffered item: the number of its block, which comes with its first use, the spans in it, the pickle."""

@@ -5,7 +5,11 @@ from __future__ import annotations
 from _pickle import PicklingError, dumps
 from collections import deque
 from collections.abc import Callable
+from datetime import date, timedelta
+from decimal import Decimal
+from functools import cache
 from itertools import chain
+from sys import modules
 from types import FunctionType
 from typing import Any, TypeAlias
 
@@ -18,7 +22,7 @@ from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._payload import Payload, payload_of
-from parallelkit._executors._process._preload import module_for
+from parallelkit._executors._process._preload import module_for, module_of_class
 from parallelkit._executors._process._reserve import is_shortage, limit, shortage
 from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
@@ -39,9 +43,9 @@ FEW = 16  # atoms in a tuple that is handled like one
 UNBOUNDED = 1 << 30
 FADING = 0.5  # what is left of the largest size each time that some are packed: one in a million must not slow down the rest
 
-ATOMS: set[type] = {int, float, bool, type(None)}
-TEXTS: set[type] = {str, bytes}
-"""Immutable, and unpickled without running any code: a batch of them may be one pickle."""
+ATOMS: frozenset[type] = frozenset([int, float, bool, type(None), complex, Decimal, date, timedelta])
+TEXTS: frozenset[type] = frozenset([str, bytes])
+"""Immutable, and unpickled without running any code of the user's: a batch of them may be one pickle; as may numbers of numpy's."""
 
 Pack: TypeAlias = Callable[[object, CarriedClasses], Payload]
 """Packs an item; the classes are those that have been looked at."""
@@ -236,7 +240,15 @@ def all_atoms(items: list[Any]) -> bool:
     kinds = set(map(type, items))
     if kinds <= ATOMS:
         return True
+    if any(module_of_class(kind) == "numpy" for kind in kinds):
+        kinds -= _numbers_of_numpy()
     if not kinds <= ATOMS | TEXTS:
         return False
     lengths = [len(item) for item in items if type(item) in TEXTS]
-    return max(lengths) <= SHORT and sum(lengths) <= most
+    return max(lengths, default=0) <= SHORT and sum(lengths) <= most
+
+
+@cache
+def _numbers_of_numpy() -> frozenset[type]:
+    """Its types of numbers and truth values; called once there is an object of its, and so it is loaded."""
+    return frozenset([modules["numpy"].dtype(code).type for code in "?bhilqBHILQefdgFDG"])

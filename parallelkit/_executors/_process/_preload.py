@@ -115,11 +115,12 @@ def _module_of(thing: object) -> str:
     elif kind in (FunctionType, BuiltinFunctionType, CACHED):
         name = thing.__module__
     else:
-        name = _module_of_class(thing if issubclass(kind, type) else kind)
+        name = module_of_class(thing if issubclass(kind, type) else kind)
     return name if type(name) is str else ""
 
 
-def _module_of_class(kind: object) -> object:
+def module_of_class(kind: object) -> object:
+    """The name of the module in which a class says that it is defined; a metaclass is not asked."""
     try:
         return _get_module(kind)
     except AttributeError:  # a class may have none: SWIG makes such classes
