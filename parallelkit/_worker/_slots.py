@@ -30,6 +30,7 @@ from parallelkit._worker._channel import (
 )
 from parallelkit._worker._dicts import MOST, Dicts
 from parallelkit._worker._global_generators import HINT, may_have_global
+from parallelkit._worker._numbers import puts_for
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._result_classes import ResultClasses
 from parallelkit._worker._script import MARK, is_meant
@@ -63,6 +64,15 @@ class Slots:
             dict: self._put_dict,
         }
         """The types that have a faster way than ``put_object``."""
+        self._has_numbers = False  # whether they include numpy's
+
+    def begin(self, ring: _channel.Ring) -> None:
+        """Called before each batch."""
+        self.dicts.looked = False
+        if not self._has_numbers and "numpy" in modules:
+            numbers = puts_for(ring)
+            self.puts.update(numbers)
+            self._has_numbers = bool(numbers)
 
     def _put_bool(self, slot: int, value: bool) -> None:
         self._kinds[slot] = TRUE if value else FALSE

@@ -25,8 +25,11 @@ from parallelkit._worker._channel import (
     FAILED,
     FALSE,
     FLOAT,
+    FLOAT32,
+    FLOAT64,
     HEAP,
     INT,
+    INT64,
     LENGTH_MASK,
     NONE,
     PLACE,
@@ -34,6 +37,7 @@ from parallelkit._worker._channel import (
     VALUE,
 )
 from parallelkit._worker._dicts import read_all, read_one
+from parallelkit._worker._numbers import read_number, read_numbers
 from parallelkit._worker._result_classes import reading
 from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import unpack
@@ -116,6 +120,8 @@ class Opening:
                 values.append(unpack(blobs[at]))
             elif kind in (INT, FLOAT):
                 values.append(words[at] if kind == INT else floats[at])
+            elif kind in _NUMBERS:
+                values.append(read_number(kind, words[at], floats[at]))
             else:
                 values.append(CONSTANTS[kind])
 
@@ -164,6 +170,8 @@ class Opening:
         return [*failures.values(), block] if good else list(failures.values())
 
 
+_NUMBERS = (INT64, FLOAT32, FLOAT64)
+_UNIFORM = (NONE, INT, FLOAT, DICT, *_NUMBERS)
 _VALUES = bytes([VALUE])
 _ERRORS = (FAILED, BIG_FAILED)
 CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
@@ -181,15 +189,17 @@ def _calls_code(blob: Any) -> bool:
 
 
 def _uniform_values(columns: Columns) -> list[Any] | None:
-    """The values, if all are None, int, float or small dicts: these are read together, not cell by cell. Else None."""
+    """The values, if all are None, numbers of one type or small dicts: these are read together, not cell by cell. Else None."""
     kinds = columns.kinds
     first = kinds[0]
-    if first not in (NONE, INT, FLOAT, DICT) or kinds.strip(kinds[:1]):
+    if first not in _UNIFORM or kinds.strip(kinds[:1]):
         return None
     if first == NONE:
         return [None] * len(kinds)
     if first == DICT:
         return _dicts(columns)
+    if first in _NUMBERS:
+        return read_numbers(first, columns.words)
     return array("q" if first == INT else "d", columns.words).tolist()
 
 
