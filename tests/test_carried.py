@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from weakref import ref
 
+import numpy as np
 import pytest
 
 from parallelkit import Task, run_parallel
@@ -46,9 +47,8 @@ def itself_cached(item):
 def add(item):
     return base + item
 
-def keep(kept, item):
-    kept.append(item)
-    return len(kept)
+def first(item):
+    return float(base[0])
 
 def large(item, ballast=bytes(100_000)):
     return load()
@@ -187,6 +187,17 @@ def test_a_run_has_its_function_as_it_is_by_then(executor, script):
     assert [11] == run_parallel(script["add"], [1], executor=executor).values()
     script["base"] = 20
     assert [21] == run_parallel(script["add"], [1], executor=executor).values()
+
+
+def test_a_run_has_the_file_that_an_array_is_by_then(executor, script, tmp_path):
+    """If an array is a file that another has taken the place of, a function that uses it is sent anew."""
+    file, later = tmp_path / "table.npy", tmp_path / "later.npy"
+    for number in (1.0, 2.0):
+        np.save(later, np.full(4, number))
+        later.replace(file)
+        script["base"] = np.load(file, mmap_mode="r")
+        assert [number] == run_parallel(script["first"], [0], executor=executor).values()
+        script["base"] = None  # which closes the file
 
 
 def test_a_large_function_of_a_run_is_not_kept(executor, script):

@@ -41,25 +41,27 @@ def reduce_memmap(array: Any) -> Any:
     while isinstance(backing.base, np.ndarray):
         backing = backing.base
     order = "C" if array.flags.c_contiguous else "F" if array.flags.f_contiguous else None
-    if order is None or getattr(backing, "mode", PRIVATE) == PRIVATE or not _is_there(backing):
+    if order is None or getattr(backing, "mode", PRIVATE) == PRIVATE or not (inode := _inode_of(backing)):
         return np.array(array).__reduce_ex__(5)
     start = array.__array_interface__["data"][0] - backing.__array_interface__["data"][0]
     mode = "r+" if array.flags.writeable else "r"  # with "w+" the other end would empty the file
-    return open_memmap, (str(backing.filename), array.dtype, mode, backing.offset + start, array.shape, order)
+    where = str(backing.filename), array.dtype, mode, backing.offset + start
+    return open_memmap, (*where, array.shape, order, inode)
 
 
-def _is_there(backing: Any) -> bool:
-    """Whether there is a file of that name which is long enough; that it is the same file cannot be told."""
+def _inode_of(backing: Any) -> int:
+    """The inode of the file of that name, if it is long enough, else 0; that it is the file of this array cannot be told."""
     filename = getattr(backing, "filename", None)
     try:
-        return filename is not None and os.path.getsize(filename) >= backing.offset + backing.nbytes
+        file = os.stat(filename) if filename is not None else None
     except OSError:
-        return False
+        return 0
+    return file.st_ino if file is not None and file.st_size >= backing.offset + backing.nbytes else 0
 
 
 def open_memmap(*args: Any) -> Any:
-    """Map the file again, in the other process."""
+    """Map the file again, in the other process. By the inode, the pickle of a function changes if another file has got the name."""
     from numpy import memmap
 
-    filename, dtype, mode, offset, shape, order = args
+    filename, dtype, mode, offset, shape, order, _ = args
     return memmap(filename, dtype, mode, offset, shape, order)
