@@ -200,6 +200,20 @@ def test_a_run_has_the_file_that_an_array_is_by_then(executor, script, tmp_path)
         script["base"] = None  # which closes the file
 
 
+class Unready:
+    """Cannot be unpickled."""
+
+    def __reduce__(self):
+        return int, ("no",)
+
+
+def test_the_function_of_a_run_that_cannot_be_unpickled_belongs_in_a_module(executor, script):
+    """The error of a function of the script that a worker cannot unpickle says what to do."""
+    script["base"] = Unready()
+    (note, *_) = run_parallel(script["add"], [0], executor=executor).failures[0].error.__notes__
+    assert note.endswith("; if it is the script's, define it in a module, which workers import")
+
+
 def test_a_large_function_of_a_run_is_not_kept(executor, script):
     """A function with a long pickle goes with its run, whose large buffers are set apart; it is not packed whole to find out."""
     assert [1, 1, 1, 1] == runs(executor, script["large"])

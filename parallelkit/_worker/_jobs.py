@@ -52,6 +52,10 @@ def kept_function(name: str, packed: bytes) -> Any:
     return fn
 
 
+_BY_VALUE = b"cloudpickle", b"cloudpickle"[::-1]
+"""What is in a pickle by value, and in a function that is part of another pickle (see ``Carried``)."""
+
+
 def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
     """Add a note to an error of unpickling, which does not tell by itself that the function was not called."""
 
@@ -60,7 +64,10 @@ def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
             return load(*packed)
         except Exception as error:
             by_value = any(
-                part.rfind(b"cloudpickle") >= 0 for part in packed if isinstance(part, (bytes, mmap))
+                part.rfind(mark) >= 0
+                for part in packed
+                if isinstance(part, (bytes, mmap))
+                for mark in _BY_VALUE
             )
             of_script = by_value or "<module '__main__'>" in describe_error(error)
             cure = "; if it is the script's, define it in a module, which workers import" if of_script else ""
