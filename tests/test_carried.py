@@ -47,8 +47,27 @@ def itself_cached(item):
 def add(item):
     return base + item
 
+class Echo:
+    def __call__(self, item):
+        return item
+
+echo = cache(Echo())
+
 def first(item):
     return float(base[0])
+
+def made_anew():
+    seen = []
+
+    def nested(item):
+        seen.append(item)
+        return len(seen)
+
+    return nested
+
+def keep(kept, item):
+    kept.append(item)
+    return len(kept)
 
 def large(item, ballast=bytes(100_000)):
     return load()
@@ -180,6 +199,7 @@ def test_so_is_what_a_run_puts_into_a_cache(executor, script):
     """Caches of a run's function, and of functions that it uses, keep their content from run to run."""
     assert [(True, 1)] * 4 == runs(executor, script["is_same"])
     assert [1, 1, 1, 1] == runs(executor, script["itself_cached"])
+    assert [0, 0, 0, 0] == runs(executor, script["echo"])
 
 
 def test_a_run_has_its_function_as_it_is_by_then(executor, script):
@@ -187,6 +207,18 @@ def test_a_run_has_its_function_as_it_is_by_then(executor, script):
     assert [11] == run_parallel(script["add"], [1], executor=executor).values()
     script["base"] = 20
     assert [21] == run_parallel(script["add"], [1], executor=executor).values()
+
+
+def test_a_run_has_the_closure_of_its_function(executor, script):
+    """A nested function that is made anew for a run has captured new values, though its bytes are those of the one before."""
+    values = [run_parallel(script["made_anew"](), [0, 1], executor=executor).values() for _ in range(3)]
+    assert [[1, 2]] * 3 == values
+    assert [[1, 2]] * 3 == [
+        run_parallel(
+            eval("lambda item, seen=[]: seen.append(item) or len(seen)", script), [0, 1], executor=executor
+        ).values()
+        for _ in range(3)
+    ]
 
 
 def test_a_run_has_the_file_that_an_array_is_by_then(executor, script, tmp_path):

@@ -96,14 +96,18 @@ def carry(call: Call, classes: CarriedClasses, several: bool) -> Call:
 
 
 def carry_for_run(fn: Any) -> tuple[Any, bytes]:
-    """The function of a run, or what stands for it in the job if it belongs to the script, and its pickle then; else no bytes."""
+    """The function of a run, or what stands for it in the job if it is one of the script's, and its pickle then; else no bytes.
+
+    A lambda or nested function may be made anew for each run, from the same bytes, and must then find its closure as it was made.
+    """
     if type(fn) is partial and not vars(fn):
         inner, blob = carry_for_run(fn.func)
         return (partial(inner, *fn.args, **fn.keywords) if blob else fn), blob
-    packed = _packed(fn, True, Editions()) if is_of_script(fn) else None
+    name = getattr(fn, "__qualname__", "<callable object>")  # which ``lru_cache`` may have been given
+    packed = _packed(fn, True, Editions()) if is_of_script(fn) and "<" not in name else None
     if packed is None:
         return fn, b""
-    return Carried(kept_function, fn.__qualname__, packed[::-1]), packed
+    return Carried(kept_function, name, packed[::-1]), packed
 
 
 def is_of_script(fn: object) -> bool:
@@ -156,6 +160,6 @@ class _Small(BytesIO):
     """A file that takes little."""
 
     def write(self, piece: Any) -> int:
-        if self.tell() > SMALL:
+        if self.tell() + len(piece) > SMALL:
             raise _LargeError
         return super().write(piece)
