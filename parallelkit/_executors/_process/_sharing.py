@@ -20,6 +20,7 @@ from parallelkit._executors._process._payload import File, payload_of
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._buffers import layout, new_block
 from parallelkit._worker._editions import Editions
+from parallelkit._worker._global_generators import may_have_any
 from parallelkit._worker._initial import apply_settings
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 
@@ -47,15 +48,16 @@ def pack_shared(job: Job) -> bytes | File:
 def _pack_job(job: Job, apart: _Buffers) -> bytes:
     try:
         fn, own = carry_for_run(job.fn)
-        # For a nested function, plain pickle would be tried in vain, which takes as long as the rest if the arguments are many objects.
-        by_value = type(fn) is FunctionType and goes_by_value(fn)
+        # For a function of the script, plain pickle would often be tried in vain: that takes as long as the rest if the arguments are many objects.
+        bare = own and not (job.args or job.kwargs)
+        by_value = not bare and type(job.fn) is FunctionType and goes_by_value(job.fn)
         parts = fn, _Arguments(job.args, apart), dict(job.kwargs), job.star
         blob = (pack_by_value if by_value else pack)(parts, apart, by_file=True, editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise
         raise unfit_job(job.fn, job.args, job.kwargs, error) from error
-    refuse_alike(own + blob, job.fn, job.args, job.kwargs, job.star)
+    refuse_alike(own if may_have_any(own) else blob, job.fn, job.args, job.kwargs, job.star)
     return blob
 
 
