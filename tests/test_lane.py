@@ -175,6 +175,15 @@ def test_a_batch_is_of_many_attempts_only_while_their_items_are_small():
     assert [[0, 1], [2], [3], [4], [5, 6]] == taken
 
 
+def test_what_ends_in_a_closed_lane_has_begun():
+    """Attempts that end while the run is being stopped have no outcome any more, but they are not told as never begun."""
+    lane = lane_with(9)
+    lane.closed = True
+    lane.post(span(lane, NONE, NONE))
+    lane.post(Record(b"", None))
+    assert ([(0, 0.0, "process 1"), (1, 1.0, "process 1")], []) == (lane.late, list(lane.events))
+
+
 def test_log_records_that_wait_are_few_and_each_gap_is_told_once(monkeypatch):
     """Records that come faster than they are handled fill no memory: one warning stands for those dropped; later ones arrive."""
     monkeypatch.setattr(_lane, "MOST_RECORDS", 1000)

@@ -219,7 +219,9 @@ def test_what_begins_while_a_run_is_being_stopped_has_started(port, monkeypatch)
     monkeypatch.setattr(port, "running", running)
     with ThreadPoolExecutor(1) as pool:
         fn = plain if port is ThreadPort else work
-        own = partial(run_parallel, fn, [0, 1, 2], max_workers=1, run_timeout=0.02)
+        own = partial(
+            run_parallel, [Task(fn, number) for number in range(3)], max_workers=1, run_timeout=0.02
+        )
         results = (blocked if port is ForeignPort else own)()
         over.set()
     assert [1, 0] == [results.outcomes[key].attempts for key in (1, 2)]
