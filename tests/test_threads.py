@@ -1364,6 +1364,26 @@ def test_an_initializer_that_raises_breaks_the_engine(error):
     engine.close()
 
 
+def test_a_failed_initializer_is_not_tried_again():
+    """No thread is started for tickets that wait in a broken engine, nor does its failure change."""
+    calls = []
+
+    def initialize():
+        calls.append(1)
+        raise ValueError("no")
+
+    engine = ThreadEngine(1, initializer=initialize)
+    port = engine.open(Job(abs))
+    port.start(tickets(1, 2))
+    port.wait(None)
+    wait_until(lambda: not engine.workers)
+    engine.supply(1)
+    assert [1] == calls
+    assert engine.broken is port.failure
+    port.close()
+    engine.close()
+
+
 def test_a_broken_engine_ends_the_run_and_says_why():
     """If the engine is broken, the run ends, and every task has an outcome that says why."""
 

@@ -160,7 +160,7 @@ class ThreadEngine:
         if len(self.workers) < self.capacity():
             with self._lock:
                 missing = min(tickets - woken - len(self.idle), self.capacity() - len(self.workers))
-                for _ in range(missing if not self.closed else 0):
+                for _ in range(missing if not (self.closed or self.broken) else 0):
                     self._add_worker(self.slots.lent() if awaited else 0)
 
     def _add_worker(self, held: int) -> None:
@@ -219,7 +219,7 @@ class ThreadEngine:
 
     def _break(self, fate: str, cause: BaseException | None = None) -> None:
         """Break the engine, as a failed initializer breaks the standard pools."""
-        self.broken = broken(fate, cause)
+        self.broken = self.broken or broken(fate, cause)  # two initializers may fail at once
         for port in self.ports:
             port.fail(self.broken)
 
