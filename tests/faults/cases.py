@@ -68,7 +68,8 @@ class Case:
 
     ``number`` is a signal that is sent to the caller as soon as the file ``here`` is in the scene's folder.
     ``abandons`` threads may be left, tasks have ``timeout`` seconds, and the run ``within`` seconds. The ``core``
-    cases run in every test run.
+    cases are run with other libraries, too (benchmarks/faults), and in every test run, except those ``covered`` there
+    by the test of a promise.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Case:
     timeout: float = 30.0
     within: float = 10.0
     core: bool = False
+    covered: bool = False
 
     @property
     def id(self) -> str:

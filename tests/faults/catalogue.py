@@ -29,6 +29,7 @@ OWN = (THREADS, PROCESSES)
 ALL = (*OWN, THREAD_POOL, PROCESS_POOL)
 POOLS = (THREAD_POOL, PROCESS_POOL)
 HANG = {"timeout": 0.5, "within": 4.0}
+COVERED = {"core": True, "covered": True}
 STREAMED = ("plain", "stream")
 CALLERS = (
     "stream",
@@ -194,6 +195,7 @@ def taking() -> None:
         died(exitcode=6),
         item=lambda scene: Rebuilt(broken.leave, 6),
         runs=(0,),
+        **COVERED,
     )
     fault(
         "takes what hangs on unpickling",
@@ -202,6 +204,7 @@ def taking() -> None:
         timed_out(),
         item=lambda scene: Rebuilt(broken.hang),
         runs=(0,),
+        **COVERED,
         **HANG,
     )
     fault(
@@ -223,7 +226,7 @@ def ending() -> None:
     fault("leaves with 3", deeds.leave_3, PROCESSES, died(exitcode=3), callers=CALLERS)
     fault("aborts", deeds.abort, PROCESSES, died(signal=signal.SIGABRT))
     fault("becomes another program", deeds.become_another, PROCESSES, died(exitcode=9))
-    fault("kills itself", deeds.kill_self, PROCESSES, died(signal=signal.SIGKILL))
+    fault("kills itself", deeds.kill_self, PROCESSES, died(signal=signal.SIGKILL), **COVERED)
     fault("terminates itself", deeds.terminate_self, PROCESSES, died(signal=signal.SIGTERM))
     fault("kills its group", deeds.kill_group, PROCESSES, died(signal=signal.SIGKILL))
     fault("crashes", deeds.segfault, PROCESSES, died(signal=signal.SIGSEGV), core=True)
@@ -253,7 +256,7 @@ def hanging() -> None:
     fault("waits for a lock", deeds.hang_on_lock, THREADS, stack, abandons=1, **HANG)
     fault("hangs with all signals blocked", deeds.hang_deaf, PROCESSES, timed_out(), **HANG)
     fault("stops itself", deeds.stop_self, PROCESSES, timed_out(), core=True, **HANG)
-    fault("hangs with a child", deeds.hang_with_child, PROCESSES, timed_out(), **HANG)
+    fault("hangs with a child", deeds.hang_with_child, PROCESSES, timed_out(), **COVERED, **HANG)
     fault("hangs in pickling", deeds.hang_in_pickling, PROCESSES, timed_out(), **HANG)
     fault("hangs in finally", deeds.hang_in_finally, OWN, timed_out(), abandons=1, **HANG)
 
@@ -265,7 +268,7 @@ def misusing() -> None:
     fault("closes the streams", deeds.close_streams, PROCESSES, value("'closed'"))
     fault("replaces the streams", deeds.replace_streams, PROCESSES, value("'replaced'"))
     fault("floods stdout", deeds.flood_stdout, PROCESSES, value("'flooded'"), core=True)
-    fault("changes the directory", deeds.change_directory, PROCESSES, value("'gone'"))
+    fault("changes the directory", deeds.change_directory, PROCESSES, value("'gone'"), **COVERED)
     changed = value("'changed'")
     fault("changes the environment", deeds.change_environment, PROCESSES, changed, core=True)
     fault("changes the signal handlers", deeds.change_handlers, PROCESSES, changed)
@@ -276,9 +279,9 @@ def misusing() -> None:
     fault("leaves a forked child behind", deeds.fork_and_leave_child, PROCESSES, value("'forked'"), core=True)
     fault("forks and dies", deeds.fork_and_die, PROCESSES, died(exitcode=3))
     came_back = value("'the parent came back'")
-    fault("forks, and both return", deeds.fork_and_return, PROCESSES, came_back)
+    fault("forks, and both return", deeds.fork_and_return, PROCESSES, came_back, **COVERED)
     fault("forks, and the child raises", deeds.fork_and_raise, PROCESSES, came_back)
-    fault("starts a thread that stays", deeds.start_thread, PROCESSES, value("'started'"))
+    fault("starts a thread that stays", deeds.start_thread, PROCESSES, value("'started'"), **COVERED)
     fault("starts a daemon that stays", deeds.start_daemon_thread, PROCESSES, value("'started'"))
     fault("starts a program that stays", deeds.start_subprocess, PROCESSES, value("'started'"))
     fault("opens a standard pool", deeds.start_standard_pool, PROCESSES, value("6"))
