@@ -4,6 +4,7 @@ import builtins
 import functools
 import subprocess
 import sys
+import types
 from io import BytesIO
 
 import cloudpickle
@@ -137,6 +138,15 @@ def test_what_is_pickled_of_a_function_is_what_cloudpickle_takes(name, monkeypat
     for _, rest in ours[2], theirs[2]:
         rest["_cloudpickle_submodules"].sort(key=repr)
     assert (theirs[0], *theirs[2:]) == (ours[0], *ours[2:])
+
+
+def test_a_function_may_use_a_module_that_has_no_package():
+    """A module that a program has made itself may lack any attribute."""
+    module = types.ModuleType("own")
+    del module.__package__
+    scope = {"__name__": "__main__", "module": module}
+    exec("def name():\n return module.__name__", scope)
+    assert "own" == unpack(pack(scope["name"]))()
 
 
 def looks(fn):

@@ -50,7 +50,8 @@ def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
 
 def _submodules(code: types.CodeType, values: Iterable[object]) -> Iterator[types.ModuleType]:
     """The loaded modules within these packages that the code may reach by attributes: they must be loaded there, too."""
-    ahead = [value.__name__ for value in values if isinstance(value, types.ModuleType) and value.__package__]
+    modules = [value for value in values if isinstance(value, types.ModuleType)]
+    ahead = [module.__name__ for module in modules if getattr(module, "__package__", None)]
     while ahead:
         package = ahead.pop()
         for name in code.co_names:
