@@ -577,6 +577,7 @@ def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
     mine, yours = fifo(tmp_path / "mine"), fifo(tmp_path / "yours")
     with opened(engine, partial(far.on, {"hang": (far.tell_and_hear, (mine, yours))})) as port:
         drive_port(port, list(range(2000)))  # from now on, much is sent ahead
+        workers = {worker.pid for worker in engine._supervisor.pool.workers}
         port.start([(0, 1, "hang", None), *((index, 1, index, None) for index in range(1, 500))])
         far.hear(mine)
         seen = drive_rest(port, 499)
@@ -585,6 +586,7 @@ def test_nobody_waits_behind_a_hanging_task(engine, tmp_path):
         seen.add(wait(port))
         assert "go on" == seen.values[0]
         drive_port(port, list(range(2000)))  # the worker that was held serves again
+        assert workers <= {worker.pid for worker in engine._supervisor.pool.workers}
 
 
 @pytest.mark.parametrize("exact", [False, pytest.param(True, marks=pytest.mark.all)])
