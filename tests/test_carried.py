@@ -65,6 +65,10 @@ def made_anew():
 
     return nested
 
+def counter():
+    made = []
+    return lambda *_: made.append(1) or len(made)
+
 def keep(kept, item):
     kept.append(item)
     return len(kept)
@@ -193,6 +197,17 @@ def test_what_a_run_puts_into_a_global_variable_is_there_for_the_next(executor, 
     script["base"] = 20
     assert [20] == run_parallel(script["add"], [0], executor=executor).values()
     assert [0, 0, 0, 0] == runs(executor, script["loads"])
+
+
+def test_a_nested_function_made_anew_has_its_own_closure(executor, script):
+    """Two nested functions of the same code and values are two: what one has put into its closure is not in that of the other."""
+    first, second = script["counter"](), script["counter"]()
+    assert [1, 2, 1, 3] == [executor.submit(count).result() for count in (first, first, second, first)]
+    for _ in range(2):
+        assert [1, 2] == run_parallel(
+            [Task(script["counter"]()) for _ in range(2)], executor=executor
+        ).values()
+        assert [1] == run_parallel(script["counter"](), [0], executor=executor).values()
 
 
 def test_so_is_what_a_run_puts_into_a_cache(executor, script):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from mmap import mmap
     from typing import Any
 
+    Key = bytes | tuple[int, bytes]
+
 _NAME = 14
 """Where the name of the module is in a pickle that begins with it; its length is the byte before."""
 
@@ -34,8 +36,8 @@ _imported = {b""}
 CACHED = DEFINITIONS
 """How many functions, and how many classes, are cached: those that came last."""
 
-_functions: dict[bytes, Any] = {}
-_classes: dict[bytes, Any] = {}
+_functions: dict[Key, Any] = {}
+_classes: dict[Key, Any] = {}
 
 _defined: dict[int, bytes] = {}
 """The definitions by number."""
@@ -76,12 +78,13 @@ def forget(lane: int) -> None:
         del _defined[number]
 
 
-def cached_function(packed: bytes | int) -> Any:
+def cached_function(packed: bytes | int, scope: int = 0) -> Any:
     """The function in these bytes, which are reversed (see ``Carried``); or the one that is defined under this number.
 
+    ``scope``: of functions with equal bytes, those with another number here are others, with closures of their own.
     They name the edition of each class of the script that they refer to (_classes.py), so they differ once one has changed.
     """
-    return _cached(_functions, packed)
+    return _cached(_functions, packed, scope)
 
 
 def cached_class(packed: bytes | int) -> Any:
@@ -89,15 +92,16 @@ def cached_class(packed: bytes | int) -> Any:
     return _cached(_classes, packed)
 
 
-def _cached(cache: dict[bytes, Any], packed: bytes | int) -> Any:
+def _cached(cache: dict[Key, Any], packed: bytes | int, scope: int = 0) -> Any:
     blob = packed if isinstance(packed, bytes) else _defined[packed]
-    thing = cache.pop(blob, None)
+    key = (scope, blob) if scope else blob
+    thing = cache.pop(key, None)
     if thing is None:
         with Untimed():
             thing = unpack(blob[::-1])
         if len(cache) >= CACHED:
             del cache[next(iter(cache))]
-    cache[blob] = thing  # now the most recent
+    cache[key] = thing  # now the most recent
     return thing
 
 

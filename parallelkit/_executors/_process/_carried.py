@@ -6,9 +6,10 @@ from collections.abc import Callable
 from copy import copy
 from functools import partial
 from io import BytesIO
+from itertools import count
 from types import FunctionType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from parallelkit._executors._contract import Call
 from parallelkit._executors._process._at_import import refuse_packed
@@ -28,6 +29,11 @@ SMALL = 64 << 10
 
 _large: WeakSet[Callable[..., Any]] = WeakSet()
 """Functions that are larger: they are packed with their calls, whose large buffers are set apart."""
+
+_numbers: WeakKeyDictionary[Callable[..., Any], int] = WeakKeyDictionary()
+"""Of lambdas and nested functions that were submitted: each is another function, even if the bytes of two are the same."""
+
+_unused = count(1)
 
 
 class Carried:
@@ -56,6 +62,7 @@ class CarriedClasses:
         self.known: dict[int, Any] = {}
         self.editions = Editions()
         self.seen: set[type] = set()
+        self.lane = definitions.lane if definitions is not None else 0
         self._definitions = definitions
 
     def reduce(self, cls: type, reduced: Any) -> Any:
@@ -83,7 +90,8 @@ class CarriedClasses:
 def carry(call: Call, classes: CarriedClasses, several: bool) -> Call:
     """The call with its function packed, if that belongs to the script; raises what packing the function raises.
 
-    ``several``: the call is one of a run's tasks, so its function must not bring a random generator along.
+    ``several``: the call is one of a run's tasks, so its function must not bring a random generator along; and a lambda or
+    nested function is the same for tasks of the run that bring equal bytes. Elsewhere, only the same object is the same.
     """
     fn, args, kwargs = call
     if fn is call_star:
@@ -103,11 +111,10 @@ def carry_for_run(fn: Any) -> tuple[Any, bytes]:
     if type(fn) is partial and not vars(fn):
         inner, blob = carry_for_run(fn.func)
         return (partial(inner, *fn.args, **fn.keywords) if blob else fn), blob
-    name = getattr(fn, "__qualname__", "<callable object>")  # which ``lru_cache`` may have been given
-    packed = _packed(fn, True, Editions()) if is_of_script(fn) and "<" not in name else None
+    packed = _packed(fn, True, Editions()) if is_of_script(fn) and "<" not in name_of(fn) else None
     if packed is None:
         return fn, b""
-    return Carried(kept_function, name, packed[::-1]), packed
+    return Carried(kept_function, name_of(fn), packed[::-1]), packed
 
 
 def is_of_script(fn: object) -> bool:
@@ -132,8 +139,20 @@ def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> 
             refuse_alike(blob, fn, (), {}, star=True)
         except TypeError as error:
             raise AlikeError(str(error)) from None
-    carried = functions[fn] = Carried(cached_function, classes.reference(blob))
+    scope = ((classes.lane if several else 0) or _number_of(fn)) if "<" in name_of(fn) else 0
+    carried = functions[fn] = Carried(cached_function, classes.reference(blob), scope)
     return carried
+
+
+def _number_of(fn: Callable[..., Any]) -> int:
+    """A negative number for this function alone."""
+    return _numbers.setdefault(fn, -next(_unused))
+
+
+def name_of(fn: object) -> str:
+    """The qualified name, which ``lru_cache`` may not have found."""
+    name = getattr(fn, "__qualname__", None)
+    return name if isinstance(name, str) else "<callable object>"
 
 
 def _packed(fn: Callable[..., Any], mapped: bool, editions: Editions) -> bytes | None:

@@ -9,6 +9,7 @@ class Definitions:
     """Those of a lane, packed. The run's thread adds to them, the supervisor's sends them."""
 
     def __init__(self, lane: int) -> None:
+        self.lane = lane
         self._first = lane * DEFINITIONS
         self._numbers: dict[bytes, int] = {}
         self.blobs: list[bytes] = []
