@@ -10,7 +10,7 @@ import pytest
 from remote_tasks import give_back
 
 from parallelkit import ProcessExecutor, run_parallel
-from parallelkit._worker import _channel, _numbers
+from parallelkit._worker import _channel, _numpy_numbers
 
 
 class Own(np.float64):
@@ -62,7 +62,7 @@ def test_numbers_are_in_their_slots(executor, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "parallelkit._executors._process._decode.read_numbers",
-        lambda kind, words: seen.append(kind) or _numbers.read_numbers(kind, words),
+        lambda kind, words: seen.append(kind) or _numpy_numbers.read_numbers(kind, words),
     )
     for number in (np.float64(1), np.float32(2), np.int64(3)):
         assert [number] * 2 == run_parallel(give_back, [number] * 2, executor=executor).values()
@@ -88,8 +88,8 @@ def test_numpy_may_just_be_loaded(monkeypatch):
     """While a thread of a task loads numpy, its types may not be there yet."""
     ring = types.SimpleNamespace(words=[0], floats=[0.0], kinds=[0])
     monkeypatch.setitem(sys.modules, "numpy", types.ModuleType("numpy"))
-    assert {} == _numbers.puts_for(ring)
-    assert _numbers.read_numbers(_channel.INT64, bytes(8)) is None
+    assert {} == _numpy_numbers.puts_for(ring)
+    assert _numpy_numbers.read_numbers(_channel.INT64, bytes(8)) is None
     monkeypatch.delitem(sys.modules, "numpy")
-    assert {} == _numbers.puts_for(ring)
-    assert _numbers.read_numbers(_channel.INT64, bytes(8)) is None
+    assert {} == _numpy_numbers.puts_for(ring)
+    assert _numpy_numbers.read_numbers(_channel.INT64, bytes(8)) is None

@@ -1,5 +1,6 @@
 """How a run in processes packs its items, and how many ahead."""
 
+import os
 from collections import namedtuple
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -26,6 +27,15 @@ from parallelkit._executors._process._packing import (
 )
 from parallelkit._executors._process._payload import Payload
 
+MARKS_THE_IMPORT = """
+import sys
+class Finder:
+    def find_spec(name, *_):
+        if name == "numpy":
+            import os
+            os.environ["IMPORTED_BY"] = "a worker"
+sys.meta_path.insert(0, Finder)
+"""
 WITHOUT_NUMPY = "import sys; sys.modules['numpy'] = sys.modules['numpy._core'] = None"
 
 SMALL, MIDDLING, LARGE, HUGE = bytes(100), bytes(40_000), bytes(1_000_000), bytes(QUEUED_BYTES - 1000)
@@ -172,3 +182,12 @@ def test_numbers_of_numpy_without_numpy_fail_each_task():
         assert [ModuleNotFoundError] * 3 == [type(failure.error) for failure in results.failures.values()]
         assert "when a worker process unpickled the item" in results.failures[0].error.__notes__[0]
         assert [1] == run_parallel(give_back, [1], executor=executor).values()
+
+
+def test_what_the_import_of_numpy_changes_stays():
+    """Numpy is loaded for the first numbers before their tasks begin: what it changes around them is there for all, not undone after one."""
+    with ProcessExecutor(1, initializer=exec, initargs=(MARKS_THE_IMPORT,)) as executor:
+        values = run_parallel(
+            lambda _: os.environ.get("IMPORTED_BY"), np.arange(3), executor=executor
+        ).values()
+    assert ["a worker"] * 3 == values

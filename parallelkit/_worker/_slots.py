@@ -30,7 +30,7 @@ from parallelkit._worker._channel import (
 )
 from parallelkit._worker._dicts import MOST, Dicts
 from parallelkit._worker._global_generators import HINT, may_have_global
-from parallelkit._worker._numbers import puts_for
+from parallelkit._worker._numpy_numbers import puts_for
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._result_classes import ResultClasses
 from parallelkit._worker._script import MARK, is_meant

@@ -37,7 +37,7 @@ from parallelkit._worker._channel import (
     VALUE,
 )
 from parallelkit._worker._dicts import read_all, read_one
-from parallelkit._worker._numbers import read_number, read_numbers
+from parallelkit._worker._numpy_numbers import read_number, read_numbers
 from parallelkit._worker._result_classes import reading
 from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import unpack
