@@ -69,7 +69,7 @@ def as_whole(value: Any) -> int | None:
     >>> as_whole(3), as_whole(3.0), as_whole(True)
     (3, None, None)
     """
-    if isinstance(value, bool):
+    if type(value).__name__ in ("bool", "bool_"):  # numpy's, too: some versions take it for an index
         return None
     try:
         return index(value)
