@@ -64,7 +64,7 @@ def test_a_class_is_packed_once_for_many_objects_of_it(name, options, script, ex
     assert len(log.read_text()) < 50
 
 
-@pytest.mark.parametrize("ballast", [bytes(100_000), np.zeros(100_000)])
+@pytest.mark.parametrize("ballast", [bytes(100_000), np.zeros(100_000)], ids=["bytes", "array"])
 def test_a_large_class_travels_with_each_object(ballast, script, executor):
     """A class that refers to more than is kept can be sent and returned, too."""
     whole = script["Whole"]
