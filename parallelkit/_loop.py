@@ -101,13 +101,13 @@ class Loop:
             self._hand_over()  # what was read before, and may have had to wait for a retry
             if self.lapsed or self.port.room() <= 0:
                 return False
-        portion = source.next(scheduler.unsettled_input)
+        portion = source.next(scheduler.unsettled_input, single=self.eager)
         if portion is None:
             return False
         self.admit(portion)
         end = self.clock() + PORTION
         while self.eager and self._hand_over() and self.port.room() > 0 and self.clock() < end:
-            portion = source.next(scheduler.unsettled_input)
+            portion = source.next(scheduler.unsettled_input, single=True)
             if portion is None:
                 break
             self.admit(portion)

@@ -641,7 +641,7 @@ def taken_in(run, way):
     """Make the run take in its input in this way."""
     source = run.loop.source
     if way != "portions":
-        run.loop.may_block, run.port.eager, source.one_by_one = True, True, lambda: True
+        run.loop.may_block, run.port.eager = True, True
     if way == "flow":
         run.loop.flowing = source
     return run

@@ -342,7 +342,7 @@ class Handed:
     def exhausted(self):
         return self.ended and not self.portions
 
-    def next(self, ahead):
+    def next(self, ahead, *, single=False):
         if not self.portions:
             return None
         portion = self.portions.popleft()

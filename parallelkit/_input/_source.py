@@ -25,8 +25,11 @@ class Source(Protocol):
     def exhausted(self) -> bool:
         """Whether no more will come."""
 
-    def next(self, ahead: int) -> Portion | None:
-        """Return tasks to admit now, or None; ``ahead`` tasks of the input are not settled yet."""
+    def next(self, ahead: int, *, single: bool = False) -> Portion | None:
+        """Return tasks to admit now, or None; ``ahead`` tasks of the input are not settled yet.
+
+        ``single``: read no more than one item for this.
+        """
 
 
 @dataclass(eq=False, repr=False, slots=True)
@@ -47,24 +50,23 @@ class Window:
 
 @dataclass(eq=False, repr=False, slots=True)
 class DirectSource:
-    """Reads the caller's input in the thread of the loop, in portions, or ``one_by_one`` while that is true."""
+    """Reads the caller's input in the thread of the loop."""
 
     intake: Intake
     window: Window
     interrupt: Interrupt
     admit: Callable[[Portion], None]
-    one_by_one: Callable[[], bool] = lambda: False
 
     @property
     def exhausted(self) -> bool:
         return self.intake.exhausted
 
-    def next(self, ahead: int) -> Portion | None:
+    def next(self, ahead: int, *, single: bool = False) -> Portion | None:
         room = self._room(ahead)
         if room <= 0:
             return None
         with self.interrupt.user_code():
-            portion = self.intake.read(1 if self.one_by_one() else room)
+            portion = self.intake.read(1 if single else room)
         if portion is not None:
             self.admit(portion)
         return portion

@@ -78,7 +78,6 @@ class Collected:
         enter = partial(plan.enter, self.ledger)
         source = DirectSource(plan.intake, plan.window(engine), interrupt, enter)
         loop = plan.loop(self.ledger, self._key, port, source)
-        loop.interrupt, source.one_by_one = interrupt, lambda: loop.eager
         if plan.intake.flows and getattr(port, "flows", False) and not loop.recalls:
             loop.flowing = source
         plan.let_grow(loop, self.ledger, enter)
@@ -112,8 +111,6 @@ class Collected:
     def _let_go(self, loop: Loop) -> None:
         """Break the cycles between the parts, which would keep all values until the next garbage collection."""
         self._interrupt.wake = Interrupt().wake
-        if isinstance(loop.source, DirectSource):
-            loop.source.one_by_one = bool
         loop.grow = bool
 
     def _open_ledger(self, engine: Engine) -> Ledger:

@@ -156,7 +156,7 @@ class QueuedSource:
         """Hand over a single item, whose key is its position if ``key`` is UNSET; called by the caller's thread."""
         self._items.append((key, item))
 
-    def next(self, ahead: int) -> Portion | None:
+    def next(self, ahead: int, *, single: bool = False) -> Portion | None:
         if self._items:
             items, keys = list[Any](), list[Any]()
             for _ in range(len(self._items)):

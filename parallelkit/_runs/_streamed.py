@@ -116,8 +116,7 @@ class Streamed:
         stream = Stream(loop, handed, queue, plan.intake, window)
         opened.callback(stream.close, "the stream was closed", unseen=True)
         if plan.options.executor == "inline":
-            reading = plan.intake, window, Interrupt(), self._enter, lambda: loop.eager
-            loop.source = HeldSource(*reading, queue=queue)
+            loop.source = HeldSource(plan.intake, window, Interrupt(), self._enter, queue=queue)
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:
