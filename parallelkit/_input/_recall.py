@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 from parallelkit._executors._contract import Block, as_block
@@ -33,18 +34,12 @@ class Recall(Protocol):
 
 
 def parted(known: Mapping[int, Recalled], first: int, now: float) -> Iterator[tuple[dict[int, Lost], Block]]:
-    """Known outcomes, in their order, as ``Scheduler.recall`` takes them: failures by index, then values in a block."""
-    lost: dict[int, Lost] = {}
-    rows: list[tuple[int, Any, float, float, str]] = []
-    for offset, one in known.items():
-        if one.lost is None:
-            rows.append((first + offset, one.value, now, now, one.source))
-            continue
-        if rows:
-            yield lost, as_block(rows)
-            lost, rows = {}, []
-        lost[first + offset] = one.lost
-    yield lost, as_block(rows)
+    """Known outcomes, in their order, as ``Scheduler.recall`` takes them: either failures by index, or values in a block."""
+    for ok, some in groupby(known.items(), lambda item: item[1].lost is None):
+        if ok:
+            yield {}, as_block((first + offset, one.value, now, now, one.source) for offset, one in some)
+        else:
+            yield {first + offset: one.lost for offset, one in some if one.lost is not None}, as_block(())
 
 
 class MemoryRecall:
