@@ -23,7 +23,7 @@ from weakref import WeakSet
 
 import pytest
 
-from parallelkit import RateLimit, Results, Retry, iter_parallel, run_parallel
+from parallelkit import Results, Retry, iter_parallel, run_parallel
 from parallelkit._command import UsageError, _lines, _run, _sink, _stream_ledger
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
 from parallelkit._command._lines import Lines
@@ -32,6 +32,7 @@ from parallelkit._command._stream_ledger import StreamLedger
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import TaskCancelled
+from parallelkit._ledger import Facts
 from parallelkit._outcomes import Failure, Success
 from parallelkit.testing import FakeClock, inline_runs
 
@@ -322,12 +323,13 @@ def test_output_report_and_trace(here):
     (here / "out.jsonl").write_text("old\n" * 100)
     done = run(
         here, "tasks:scaled", "--output", "out.jsonl", "--report", "out.html", "--trace", "out.json",
-        "--retries", "1", stdin="1\nx\n",
+        "--retries", "1", "--max-workers", "3", stdin="1\nx\n",
     )  # fmt: skip
     assert "" == done.stdout
     assert {0: 10, 1: None} == values_of((here / "out.jsonl").read_text())
     page = (here / "out.html").read_text()
     assert "2 tasks" in page
+    assert "threads, 3 workers" in page
     assert "ValueError" in page
     slices = [e for e in json.loads((here / "out.json").read_text())["traceEvents"] if e["ph"] == "X"]
     assert 3 == len(slices)  # the attempt that was retried is among them
@@ -456,7 +458,7 @@ def test_what_is_kept_for_the_page_holds_no_variable_of_a_task():
         except KeyError as error:
             raise ExceptionGroup("both", [error]) from error
 
-    kept = StreamLedger("inline", None, None, ())
+    kept = StreamLedger()
     for outcome in iter_parallel(
         fail, [1, 2], executor="inline", on_event=kept.hear, retries=Retry(1, delay=0)
     ):
@@ -490,22 +492,22 @@ def test_what_is_kept_for_the_page_is_what_the_library_keeps(monkeypatch):
     monkeypatch.setattr(
         _stream_ledger, "time", SimpleNamespace(process_time=processor.__next__, thread_time=thread.__next__)
     )
-    kept = StreamLedger("inline", 3, 5.0, (RateLimit(100, per=1),))
+    kept = StreamLedger()
     with inline_runs() as clock:
         for outcome in iter_parallel(task, [1, 0, 2], on_event=kept.hear, **options):
             kept.keep(outcome)
-    kept.conclude(30.0, 1.5, "interrupted")
+    kept.conclude(Facts("inline", 3, 50.0, timeout=5.0), 30.0, 1.5, "interrupted")
     with inline_runs() as clock:
         made = attempts_of(run_parallel(task, [1, 0, 2], **options))
-    told, facts = Results(kept.ledger), kept.ledger.facts
+    told = Results(kept.ledger)
     assert made == attempts_of(told)
     assert {("0", 1), ("0", 2), ("0", 3), ("1", 1), ("1", 2)} <= {one[:2] for one in made}
     assert {"1": None, "2": None} == dict(told.successes)
     assert ("interrupted", 30.0) == (told.stopped, told.summary.wall)
-    assert (3, 5.0, False, 1.5, 5.0) == (
-        facts.max_workers, facts.timeout, facts.timeouts_enforced, facts.input_seconds, facts.cpu_seconds,
-    )  # fmt: skip
-    assert ("RateLimit(100, per=1)",) == facts.limits
+    known = Facts("inline", 3, timeout=5.0, ended_at=30.0, input_seconds=1.5, cpu_seconds=5.0)
+    assert [(name, getattr(known, name)) for name in Facts.__slots__] == [
+        (name, getattr(kept.ledger.facts, name)) for name in Facts.__slots__
+    ]
 
 
 def test_the_time_of_the_input_is_not_that_of_the_tasks(monkeypatch):

@@ -140,7 +140,7 @@ class Run:
         self._tally = Tally()
         self._ledger: StreamLedger | None = None
         if arguments.report or arguments.trace:
-            self._ledger = StreamLedger(arguments.executor, arguments.max_workers, arguments.timeout, limits)
+            self._ledger = StreamLedger()
         self._all_read = False
         self._count_read = 0
         self._input_seconds = 0.0
@@ -250,7 +250,7 @@ class Run:
         """Save the page and the trace; return the exit code if that fails, else 0."""
         if self._ledger is None:
             return WELL
-        self._ledger.conclude(wall, self._input_seconds, self._stopped)
+        self._ledger.conclude(self._streamed.facts, wall, self._input_seconds, self._stopped)
         results: Results[Any, Any] = Results(self._ledger.ledger)
         code = WELL
         for name, save in (("report", results.save_html), ("trace", results.save_trace)):

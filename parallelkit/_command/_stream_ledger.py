@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from parallelkit._events import Event
-from parallelkit._executors._choice import default_processes, default_threads
-from parallelkit._executors._width import usable_cpus
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._lost import Lost, is_a
 from parallelkit._outcomes import Outcome
@@ -24,16 +21,9 @@ class StreamLedger:
     Instants are seconds since the run began.
     """
 
-    def __init__(
-        self, executor: str, max_workers: int | None, timeout: float | None, limits: tuple[Any, ...]
-    ) -> None:
-        widths: dict[str, Callable[[], int]] = {"threads": default_threads, "processes": default_processes}
-        width = max_workers or widths.get(executor, lambda: 1)()
-        enforced = executor != "inline"
-        facts = Facts(executor, width, cpus=usable_cpus(), timeout=timeout, timeouts_enforced=enforced)
-        facts.limits = tuple(map(repr, limits))
-        facts.cpu_seconds = time.thread_time() - time.process_time()
-        self.ledger = Ledger(facts, keys=[])
+    def __init__(self) -> None:
+        self.ledger = Ledger(keys=[])
+        self._cpu_seconds = time.thread_time() - time.process_time()
         self._tries: defaultdict[int | None, list[Lost]] = defaultdict(list)
 
     def hear(self, event: Event[Any]) -> None:
@@ -49,12 +39,12 @@ class StreamLedger:
             self.ledger.try_again(len(self.ledger), without_frames(lost))
         add(self.ledger, replace(outcome, value=None) if outcome.ok else outcome, without_frames)
 
-    def conclude(self, wall: float, input_seconds: float, stopped: str | None) -> None:
-        """Complete the ledger at the end of the run."""
-        facts = self.ledger.facts
-        facts.ended_at = wall
-        facts.input_seconds = input_seconds
-        facts.cpu_seconds += time.process_time() - time.thread_time()
+    def conclude(self, facts: Facts, wall: float, input_seconds: float, stopped: str | None) -> None:
+        """Complete the ledger at the end of the run; ``facts``: what the stream knows of it."""
+        cpu_seconds = self._cpu_seconds + time.process_time() - time.thread_time()
+        self.ledger.facts = replace(
+            facts, began_at=0.0, ended_at=wall, cpu_seconds=cpu_seconds, input_seconds=input_seconds
+        )
         self.ledger.stopped = stopped
 
 

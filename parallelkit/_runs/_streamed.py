@@ -41,7 +41,7 @@ class Streamed:
         self._queue = OutcomeQueue(plan.world.now, plan.options.order == "input", self._raising)
         self._enter: Callable[[Portion], None] = partial(plan.enter, self._queue)
         self._loop: Loop | None = None
-        self._facts = Facts()
+        self.facts = Facts()  # those of the run, once it has begun
 
     @property
     def stopped(self) -> str | None:
@@ -55,7 +55,7 @@ class Streamed:
 
         ``reason``: why it ended, for an end that came too late to stop the run.
         """
-        facts = replace(self._facts, began_at=0.0, ended_at=self._plan.world.now() - self._queue.began)
+        facts = replace(self.facts, began_at=0.0, ended_at=self._plan.world.now() - self._queue.began)
         return Results(ledger_of(outcomes, facts, self.stopped or reason))
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
@@ -101,8 +101,8 @@ class Streamed:
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
         """Make the stream and the loop of the run; ``opened`` gets what closes them."""
         plan, queue = self._plan, self._queue
-        self._facts = plan.facts(engine)
-        queue.began = self._facts.began_at
+        self.facts = plan.facts(engine)
+        queue.began = self.facts.began_at
         with hold_interrupt() as guard:
             port = engine.open(plan.job(queue.key, whole=self._lenient, guard=guard))
             opened.callback(port.close)
