@@ -25,12 +25,10 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return whole
 
 
-def check_number(
-    name: str, value: Any, least: float = float("-inf"), *, exact: bool = False, what: str = "a number"
-) -> float:
+def check_number(name: str, value: Any, least: float = float("-inf"), *, what: str = "a number") -> float:
     """The value as an int or float. Raises TypeError if it is no number, ValueError if it is NaN or below ``least``.
 
-    Raises ValueError, too, for what is too large for a float, except for an int with ``exact``.
+    Raises ValueError, too, for what is too large for a float.
     """
     whole = as_whole(value)
     number = value if whole is None else whole
@@ -42,11 +40,9 @@ def check_number(
         raise ValueError(f"{name} must be at least {least:g}, got {value!r}")
     try:
         approximate = float(number)
-    except OverflowError:
-        if not exact or whole is None:  # the message leaves it out: Python may refuse to print so many digits
-            text = f"{name} must be {what} that a float can hold, below 1.8e308, got one above that"
-            raise ValueError(text) from None
-        return whole
+    except OverflowError:  # the message leaves it out: Python may refuse to print so many digits
+        text = f"{name} must be {what} that a float can hold, below 1.8e308, got one above that"
+        raise ValueError(text) from None
     return approximate if whole is None else whole
 
 

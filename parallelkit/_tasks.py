@@ -65,7 +65,7 @@ class Task(Generic[V_co]):
         if not callable(fn):
             raise TypeError(f"Task: fn must be callable, got {fn!r}")
         if priority is not None:
-            priority = check_number("priority", priority, exact=True)
+            priority = check_number("priority", priority)
         self.fn, self.args, self.kwargs = fn, args, check_kwargs("Task: kwargs", kwargs)
         self.key, self.priority = key, priority
         self.timeout = check_timeout("timeout", timeout)

@@ -149,6 +149,6 @@ def hashable(group: Any, position: int) -> Hashable:
 def comparable(priority: Any, position: int) -> float:
     """The priority as a number; TypeError or ValueError if it is none."""
     try:
-        return check_number("priority", priority, exact=True)
+        return check_number("priority", priority)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{error} at position {position}") from None
