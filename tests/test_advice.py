@@ -110,7 +110,7 @@ def test_one_task_dominates():
     ledger = plant([10.0] + [0.1] * 128, keys=["whale", *range(128)])
     advice = only(ledger, _slow.dominating_task)
     assert "Task whale alone took 10.0 s of 10.0 s: no number of workers can beat that." == advice.cause
-    assert "Split it: the other 128 tasks would take about 1.6 s by themselves." == advice.cure
+    assert "Without it, the run would take about 1.6 s: split it." == advice.cure
 
 
 def test_a_task_on_an_executor_may_be_long_because_it_waits_for_others_there():
@@ -125,9 +125,7 @@ def test_a_task_on_an_executor_may_be_long_because_it_waits_for_others_there():
 def test_a_dominating_task_that_began_late_should_come_first():
     """What is long is best begun first; the advice says what that saves."""
     advice = only(plant([0.1] * 320 + [10.0], cpu_seconds=1.0), _slow.dominating_task)
-    assert (
-        "It started 4.00 s into the run; putting it first in the input would save about 4.0 s." in advice.cure
-    )
+    assert advice.cure.endswith("split it, or put it first in the input: it started 4.00 s into the run.")
 
 
 def test_a_dominating_task_that_was_retried_began_with_its_first_attempt():
@@ -136,21 +134,14 @@ def test_a_dominating_task_that_was_retried_began_with_its_first_attempt():
     ledger.try_again(0, Lost(TimeoutError("no worker came up"), 0, None, BEGAN, None))
     retry(ledger, 0, ValueError("no"), 4.0)
     advice = only(ledger, _slow.dominating_task)
-    assert "It started" not in advice.cure
-    assert advice.cure.startswith("Split it:")  # most of it was the attempt that succeeded
+    assert advice.cure.endswith(": split it.")  # most of it was the attempt that succeeded
 
 
 def test_the_attempts_of_others_are_not_those_of_a_dominating_task():
     """Another task has spent its timeout."""
     ledger = plant([10.0] + [0.1] * 100)
     retry(ledger, 1, TaskTimeout("too long"), 0.05)
-    assert only(ledger, _slow.dominating_task).cure.startswith("Split it:")
-
-
-def test_one_other_task_is_one():
-    """No plural for it."""
-    advice = only(plant([10.0, 0.1]), _slow.dominating_task)
-    assert "Split it: the other task would take about 100 ms by itself." == advice.cure
+    assert only(ledger, _slow.dominating_task).cure.endswith(": split it.")
 
 
 def test_a_dominating_task_that_failed_is_not_to_be_split():
@@ -158,8 +149,8 @@ def test_a_dominating_task_that_failed_is_not_to_be_split():
     ledger = plant([10.0] + [0.1] * 100)
     fail(ledger, 0, ValueError("no"))
     advice = only(ledger, _slow.dominating_task)
-    assert "Task 0 alone took 10.0 s of 10.0 s, and failed." == advice.cause
-    assert advice.cure.startswith("A timeout would bound what it costs: the other 100 tasks")
+    assert "Task 0 alone took 10.0 s of 10.0 s, most of it in 1 attempt that failed." == advice.cause
+    assert advice.cure.endswith(": a timeout would bound what it costs.")
 
 
 def test_a_dominating_task_of_failed_attempts_is_not_to_be_split_either():
@@ -169,30 +160,21 @@ def test_a_dominating_task_of_failed_attempts_is_not_to_be_split_either():
     retry(ledger, 0, ValueError("no"), 4.0)
     advice = only(ledger, _slow.dominating_task)
     assert advice.cause.endswith(", most of it in 2 attempts that failed.")
-    assert advice.cure.startswith("A timeout, or fewer retries, would bound what it costs:")
+    assert advice.cure.endswith(": a timeout, or fewer retries, would bound what it costs.")
 
 
 def test_a_run_that_has_a_timeout_is_not_told_to_take_one():
     """It did not strike before the attempts failed by themselves, so only a lower one would help."""
     ledger = plant([10.0] + [0.1] * 100, timeout=20.0)
     fail(ledger, 0, ValueError("no"))
-    assert only(ledger, _slow.dominating_task).cure.startswith("A lower timeout would bound what it costs:")
+    assert only(ledger, _slow.dominating_task).cure.endswith(": a lower timeout would bound what it costs.")
 
 
-def test_a_dominating_task_that_spent_its_timeout_is_told_so():
-    """Once or several times; only then a retry less would help."""
+def test_nor_is_a_task_that_has_a_timeout_of_its_own():
+    """An attempt has run into it."""
     ledger = plant([10.0] + [0.1] * 100)
     fail(ledger, 0, TaskTimeout("too long"))
-    advice = only(ledger, _slow.dominating_task)
-    assert "Task 0 alone took 10.0 s of 10.0 s: it ran into its timeout." == advice.cause
-    assert advice.cure.startswith("A lower timeout would bound that: the other 100 tasks would take")
-
-    ledger = plant([10.0] + [0.1] * 100)
-    retry(ledger, 0, TaskTimeout("too long"), 5.0)
-    fail(ledger, 0, TaskTimeout("too long"), number=2)
-    advice = only(ledger, _slow.dominating_task)
-    assert "Task 0 alone took 10.0 s of 10.0 s: it ran into its timeout 2 times." == advice.cause
-    assert advice.cure.startswith("A lower timeout, or no retry on TaskTimeout, would bound that:")
+    assert only(ledger, _slow.dominating_task).cure.endswith(": a lower timeout would bound what it costs.")
 
 
 def test_a_task_that_was_cut_off_does_not_dominate():

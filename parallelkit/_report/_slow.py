@@ -71,12 +71,9 @@ def dominating_task(run: Survey) -> Advice | None:
     if index in ledger.cancelled or others > longest / 2 or not worthwhile(run, longest - others):
         return None
     what, cure = _what_helps(run, index)
-    rest, them = "task", "itself"
-    if summary.tasks > 2:
-        rest, them = count(summary.tasks - 1, "task"), "themselves"
     return Advice(
         f"Task {key_text(ledger.key(index))} alone took {seconds(longest)} of {seconds(summary.wall)}{what}.",
-        cure.format(f"the other {rest} would take about {about(others)} by {them}"),
+        f"Without it, the run would take about {about(others)}: {cure}.",
         longest - others,
     )
 
@@ -86,20 +83,14 @@ def _what_helps(run: Survey, index: int) -> tuple[str, str]:
     ledger = run.ledger
     lost = [each for tried, each in ledger.tried if tried == index]
     lost += [ledger.failed[index]] if index in ledger.failed else []
-    timeouts = sum(is_a(each.error, TaskTimeout) for each in lost)
-    if timeouts:
-        times = "its timeout" if timeouts == 1 else f"its timeout {timeouts:,} times"
-        or_else = ", or no retry on TaskTimeout," if timeouts > 1 else ""
-        return f": it ran into {times}", f"A lower timeout{or_else} would bound that: {{}}."
     if sum(map(spent, lost)) > run.seconds[index] / 2:
-        bound = "A timeout" if ledger.facts.timeout is None else "A lower timeout"
-        if len(lost) == 1:
-            return ", and failed", f"{bound} would bound what it costs: {{}}."
+        bounded = ledger.facts.timeout is not None or any(is_a(each.error, TaskTimeout) for each in lost)
+        fewer = ", or fewer retries," if len(lost) > 1 else ""
         how = f", most of it in {count(len(lost), 'attempt')} that failed"
-        return how, f"{bound}, or fewer retries, would bound what it costs: {{}}."
-    cure, late = "Split it: {}.", first_start(ledger, index) - ledger.facts.began_at
+        return how, f"a {'lower ' if bounded else ''}timeout{fewer} would bound what it costs"
+    cure, late = "split it", first_start(ledger, index) - ledger.facts.began_at
     if worthwhile(run, late):
-        cure += f" It started {seconds(late)} into the run; putting it first in the input would save about {about(late)}."
+        cure += f", or put it first in the input: it started {seconds(late)} into the run"
     # A task may wait for other calls that it has submitted to the executor; how long it did is not known.
     unless = ", unless it waits for other calls to this executor" * (
         ledger.facts.executor == "ThreadExecutor"
