@@ -28,15 +28,15 @@ class Interrupt:
     While the caller's own code runs (``exposed``), and from the second Ctrl-C on, it is raised at once.
     """
 
-    __slots__ = ("asked", "exposed", "raised", "times", "wake")
+    __slots__ = ("asked", "exposed", "times", "wake")
 
     def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
         self.wake = wake
-        self.asked = self.raised = self.exposed = False
+        self.asked = self.exposed = False
         self.times = 0  # how often it was raised
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
-        at_once = self.exposed or self.asked or self.raised
+        at_once = self.exposed or self.asked or self.times
         self.asked = True
         if at_once:
             self.obey()
@@ -45,7 +45,7 @@ class Interrupt:
     def obey(self) -> None:
         """Raise KeyboardInterrupt, if Ctrl-C has come since it was last raised."""
         if self.asked:
-            self.asked, self.raised = False, True
+            self.asked = False
             self.times += 1
             raise KeyboardInterrupt
 
