@@ -28,8 +28,7 @@ class Packer:
 
     def __init__(self, max_nbytes: int | None) -> None:
         self._least = float("inf") if max_nbytes is None else max_nbytes
-        self._known: dict[Any, Known] = {}
-        self._copied: set[Any] = set()  # changed by any thread in which an array is collected
+        self._known: dict[Any, Known] = {}  # any thread in which an array is collected removes it
         self._by_value = False
         self._editions = Editions()
 
@@ -62,10 +61,9 @@ class Packer:
             self._known[key] = Known(ref(owner, lambda _: self._forget(key)))
             return PickleBuffer(raw)
         if known.fd is None:
-            if len(self._copied) >= MOST:
+            if sum(each.fd is not None for each in list(self._known.values())) >= MOST:
                 return PickleBuffer(raw)
             known.fd = _channel.new_file("parallelkit-array")
-            self._copied.add(key)
             _channel.write_all(known.fd, raw)
         return f"/proc/{os.getpid()}/fd/{known.fd}", raw.nbytes
 
@@ -74,7 +72,6 @@ class Packer:
         known = self._known.pop(key, None)
         if known is not None and known.fd is not None:  # workers that have mapped the copy keep it
             os.close(known.fd)
-            self._copied.discard(key)
 
     def close(self) -> None:
         """Forget all arrays, and the editions of the script's classes: for the next call they may have changed."""
