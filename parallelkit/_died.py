@@ -53,7 +53,8 @@ def died_with(status: int, pid: int) -> WorkerDied:
     if status < 0:
         names = [name for name, number in vars(_signal).items() if number == -status and _is_signal(name)]
         name = min(names, default=f"signal {-status}")  # the first of several, as ``signal.Signals`` has it
-        return WorkerDied(f"worker process {pid} was ended by {name}", None, -status, pid)
+        hint = ", which the kernel sends when memory runs out" if name == "SIGKILL" else ""
+        return WorkerDied(f"worker process {pid} was ended by {name}{hint}", None, -status, pid)
     return WorkerDied(f"worker process {pid} exited with code {status}", status, None, pid)
 
 

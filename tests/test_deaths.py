@@ -90,7 +90,7 @@ KILLED = -SIGKILL
         ([end(3), end(3, dismissed=True)], ""),
         ([end(KILLED)] * (MANY - 1), ""),
         ([end(KILLED)] * MANY, "worker processes end before they run anything"),
-        ([end(KILLED, garbage=True)] * 2, "worker processes do not start: .* SIGKILL"),
+        ([end(KILLED, garbage=True)] * 2, "worker processes do not start: .* SIGKILL, which .*"),
         ([end(KILLED, overran=True)], "worker processes do not start: .* took more than 300 s.*"),
         ([end(3, loads=1)], ""),
         ([end(3, loads=1)] * 2, "load"),

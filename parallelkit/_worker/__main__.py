@@ -18,6 +18,9 @@ def main() -> None:
     add_package(__file__.rpartition("/_worker/")[0])
     # Tasks that look for the user's main module, which is not loaded here, must not find this one.
     sys.modules["__main__"] = ModuleType("__main__")
+    from parallelkit._worker._out_of_memory import go_first
+
+    go_first()
     if sys.argv[1] == "zygote":
         from parallelkit._worker._zygote import tend
 

@@ -1,14 +1,17 @@
 """Promise 1: what happens to one task affects no other."""
 
+import os
 import signal
+import subprocess
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import acts
 import pytest
 import remote_tasks as far
-from outside import run_script
+from outside import rarely, run_script, soon
 
 from parallelkit import ProcessExecutor, Task, TaskExited, TaskTimeout, WorkerDied, run_parallel
 
@@ -136,3 +139,71 @@ def test_crash_in_a_thread_ends_the_program():
         "import ctypes\nfrom parallelkit import run_parallel\nrun_parallel(ctypes.string_at, [0])\n"
     )
     assert -signal.SIGSEGV == finished.code
+
+
+BADNESS = Path("/proc/self/oom_score_adj")
+
+
+def badness():
+    """What the kernel adds to the score of this process when memory runs out, and to that of a child."""
+    return int(BADNESS.read_text()), int(subprocess.check_output(["cat", BADNESS]))
+
+
+@pytest.mark.parametrize("workers", [1, *rarely(6)])
+def test_the_kernel_prefers_workers_when_memory_runs_out(workers):
+    """Workers and what tasks start count as if they used half of the memory more, so that the program is not ended for a task."""
+    worse = min(1000, int(BADNESS.read_text()) + 500)
+    results = run_parallel([badness] * workers, executor="processes", max_workers=workers)
+    assert [(worse, worse)] * workers == results.values()
+
+
+@pytest.fixture
+def memory_group():
+    """A control group of processes that may use 256 MB together."""
+    for root, limits in [
+        ("/sys/fs/cgroup/memory", ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]),
+        ("/sys/fs/cgroup", ["memory.max", "memory.swap.max"]),
+    ]:
+        group = Path(root, f"parallelkit-{os.getpid()}")
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if (group / limits[0]).exists():
+                for name in limits:
+                    if (group / name).exists():
+                        (group / name).write_text("0" if "swap" in name else str(256 << 20))
+                yield group
+                return
+        finally:
+            assert soon(lambda group=group: removed(group), True)
+    pytest.skip("no control group for memory can be made here")
+
+
+def removed(group):
+    """Whether the group could be removed, as soon as no process is in it any more."""
+    try:
+        group.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.all  # needs the right to make a control group
+def test_a_task_that_uses_up_the_memory_is_the_one_that_ends(memory_group):
+    """Where memory runs out, the task that asks for too much ends, not the program, although this holds more than the task."""
+    held, asked = 150 << 20, 90 << 20
+    finished = run_script(
+        f"""
+import os
+open({str(memory_group / "cgroup.procs")!r}, "w").write(str(os.getpid()))
+from parallelkit import run_parallel
+held = b"x" * {held}
+results = run_parallel(lambda size: len(b"x" * size), [1, {asked}, 2], executor="processes", max_workers=2)
+print(results.to_dict(default=None), results.failures[1].error)
+"""
+    )
+    assert 0 == finished.code, finished
+    assert "{0: 1, 1: None, 2: 2}" in finished.out
+    assert "was ended by SIGKILL, which the kernel sends when memory runs out" in finished.out
