@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from parallelkit._executors._contract import Block, Ended, Port, Running, Ticket
+from parallelkit._executors._contract import Block, Ended, Port
 from parallelkit._input._intake import PORTION
 from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recall, Recalled, parted
@@ -84,15 +84,14 @@ class Loop:
         asked = scheduler.take_request()  # before the look, so that no later request is lost
         scheduler.begun(self.port.running(), now)
         if asked:
-            unbegun: Sequence[Ticket] = getattr(self.port, "give_back", tuple)()
-            scheduler.put_back(unbegun, now)
+            scheduler.put_back(self.port.give_back(), now)
 
     @property
     def eager(self) -> bool:
         """Whether what was read is handed over before the next item is read, since an input may wait for what
         its last item does. Only ports that take single tickets at little cost are eager.
         """
-        return self.may_block and getattr(self.port, "eager", False)
+        return self.may_block and self.port.eager
 
     def _read(self) -> bool:
         """Read and admit a portion, or, if eager, item by item for a moment; return whether there was anything."""
@@ -213,18 +212,17 @@ class Loop:
 
     def stop(self, reason: str) -> None:
         """The stop rule: withdraw what is queued, kill or abandon what runs, wait for nothing."""
-        stacks: dict[int, str] = {} if self.unseen else getattr(self.port, "stacks", dict)()
+        stacks: dict[int, str] = {} if self.unseen else self.port.stacks()
         now = self.clock()
         running = self.port.running()
-        self.scheduler.put_back(getattr(self.port, "give_back", tuple)(), now)
+        self.scheduler.put_back(self.port.give_back(), now)
         self.port.close()
         self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
         self._tell()
         failure = self.port.failure
         known = {index for index, *_ in running}
-        late: Sequence[Running] = getattr(self.port, "late", ())
-        running += [(index, min(at, now), worker) for index, at, worker in late if index not in known]
-        self.scheduler.stop(reason, now, running, stacks, failure and failure.__cause__)
+        late = [(index, min(at, now), worker) for index, at, worker in self.port.late if index not in known]
+        self.scheduler.stop(reason, now, running + late, stacks, failure and failure.__cause__)
         self._tell()
 
     def show(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from parallelkit._book import Book
 from parallelkit._died import died_with
 from parallelkit._errors import TaskTimeout
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
+from parallelkit._executors._contract import Block, Ended, Job, Port, Ticket, call_with
 from parallelkit._input._intake import Intake, Portion, Shape
 from parallelkit._input._source import DirectSource, Window
 from parallelkit._ledger import Facts, Ledger
@@ -209,8 +209,10 @@ class _Run:
         return self.end.ended[0] if isinstance(self.end, Block) else self.end.ended
 
 
-class FakePort:
+class FakePort(Port):
     """A port of a ``FakeExecutor``. ``waits`` counts the calls of ``wait``; ``ends`` lists everything that ended."""
+
+    eager = False
 
     def __init__(self, executor: FakeExecutor, job: Job) -> None:
         self.failure: Exception | None = None

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._ledger import Facts
 from parallelkit._worker._call import bind
 
 Ticket: TypeAlias = tuple[int, int, Any, float | None]
@@ -40,8 +41,8 @@ class Job(NamedTuple):
     - ``args``, ``kwargs``: passed after the item's own arguments.
     - ``exact``: no attempt may be handed over before a slot is free for it, because limits, priorities,
       ``then`` or ``max_time`` decide what starts next.
-    - ``tentative``: the job is exact only because a task that has yet to be read may call for it. A port that has
-      ``be_exact`` need not be exact before that is called.
+    - ``tentative``: the job is exact only because a task that has yet to be read may call for it. A port need not be
+      exact before its ``be_exact`` is called.
     - ``wary``: a failure may stop the run, so threads begin nothing after one until the run has seen it. (A worker
       process goes on with the few milliseconds of work that it has.)
     - ``label``: names a task in messages (index → text).
@@ -139,17 +140,21 @@ def drain(done: deque[Row], lost: deque[Ended]) -> tuple[list[Block | Ended], in
     return [*blocks, *ended], len(rows) + len(ended)
 
 
-class Port(Protocol):
-    """A run's end of an executor; used by one thread, except for ``wake``."""
+class Port:
+    """A run's end of an executor; used by one thread, except for ``wake``. A base class, whose first part a port must
+    define, and of the second only what it can do.
+    """
 
     failure: Exception | None
     """Why nothing can run here any more (a broken initializer, every thread hung); None while all is well."""
 
     def room(self) -> int:
         """How many more tickets may be handed over now; 0 when full."""
+        raise NotImplementedError
 
     def start(self, tickets: Sequence[Ticket]) -> None:
         """Hand over attempts; never blocks. The executor batches them as it sees fit."""
+        raise NotImplementedError
 
     def wait(self, until: float | None) -> list[Block | Ended]:
         """Block until an attempt has ended, ``wake`` was called or ``until`` has come; return all that ended.
@@ -158,19 +163,56 @@ class Port(Protocol):
 
         Enforces the timeouts. Each attempt is reported exactly once: its result or its timeout, not both.
         """
+        raise NotImplementedError
 
     def running(self) -> list[Running]:
         """The attempts that have begun and not ended."""
+        raise NotImplementedError
 
     def wake(self) -> None:
         """Make ``wait`` return soon; callable from any thread or from a signal handler."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Withdraw what is queued, kill or abandon what runs, and wait for no task. Idempotent.
 
-        A later ``wait`` still returns what was committed before. A port whose attempts may begin on their own has
-        those that this cuts off in ``late``, as ``running`` tells them: some began after that was asked for.
+        A later ``wait`` still returns what was committed before.
         """
+        raise NotImplementedError
+
+    # What not every port can do
+
+    @property
+    def eager(self) -> bool:
+        """Whether tickets handed over one at a time cost little, so that a slow input need not be read ahead."""
+        return False
+
+    flows = False
+    """Whether they cost next to nothing, and may be handed over before the scheduler knows of the tasks."""
+
+    fate: Literal["abandoned", "worker_died"] | None = None
+    """The ``Event.kind`` for a worker whose attempt ``close`` cuts off."""
+
+    late: Sequence[Running] = ()
+    """The attempts that ``close`` has cut off. Where attempts begin on their own, some may have begun after ``running``
+    was last asked."""
+
+    def announce(self, heard: Callable[[int, float], object]) -> None:
+        """Call ``heard`` with each start, if attempts run in the run's own thread, which cannot look for starts meanwhile."""
+
+    def be_exact(self) -> None:
+        """From now on, take nothing before a slot is free for it (see ``Job.tentative``)."""
+
+    def give_back(self) -> list[Ticket]:
+        """Remove and return what has not begun, for a run that waits for these starts (see ``RateLog.ask``)."""
+        return []
+
+    def stacks(self) -> dict[int, str]:
+        """Where the running attempts are in their code, by index."""
+        return {}
+
+    def measure(self, facts: Facts) -> None:
+        """Add to the facts of the run what was measured here."""
 
 
 class Engine(Protocol):

@@ -18,7 +18,7 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import Block, Ended, Job, Running, Ticket, call_with, timed_out
+from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket, call_with, timed_out
 from parallelkit._executors._foreign_calls import broken_value, opened, our_time, run_sealed, sealed, timed
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._process._packing import refusal
@@ -51,7 +51,7 @@ class ForeignEngine:
         """Do nothing: the pool is the caller's."""
 
 
-class ForeignPort:
+class ForeignPort(Port):
     """A run's port on a foreign pool."""
 
     def __init__(self, engine: ForeignEngine, job: Job) -> None:

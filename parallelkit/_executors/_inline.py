@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import Block, Ended, Job, Ticket, call_with
+from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket, call_with
 from parallelkit._executors._gate import Gate
 from parallelkit._lost import is_a
 from parallelkit._raised import drop_frames, is_of_signal
@@ -28,7 +28,7 @@ class InlineEngine:
         """Do nothing: there is nothing to close."""
 
 
-class InlinePort:
+class InlinePort(Port):
     """Runs one attempt at a time; there is room for the next once the last was reported."""
 
     eager = True
@@ -36,7 +36,7 @@ class InlinePort:
     def __init__(self, job: Job) -> None:
         self.failure: Exception | None = None
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code
-        self.announce: Callable[[int, float], object] = lambda index, at: None  # called with each start
+        self._heard: Callable[[int, float], object] = lambda index, at: None
         self._call = call_with(job)
         self._variables = Variables(InlineEngine(), initialized=False)
         self._queue: deque[Ticket] = deque()
@@ -56,7 +56,7 @@ class InlinePort:
             return []
         ticket = self._queue.popleft()
         index, started = ticket[0], self.now()
-        self.announce(index, started)
+        self._heard(index, started)
         try:
             with self.guard():
                 value = self.run(ticket)
@@ -79,8 +79,11 @@ class InlinePort:
         """Run one attempt."""
         return self._variables.fresh().run(self._call, ticket[2])
 
-    def running(self) -> list[tuple[int, float, str]]:
+    def running(self) -> list[Running]:
         return []
+
+    def announce(self, heard: Callable[[int, float], object]) -> None:
+        self._heard = heard
 
     def wake(self) -> None:
         self._woken = True

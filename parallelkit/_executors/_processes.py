@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from parallelkit._collector import without_collector
-from parallelkit._executors._contract import Block, Ended, Job, Running, Ticket
+from parallelkit._executors._contract import Block, Ended, Job, Port, Ticket
 from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
@@ -106,18 +106,17 @@ class ProcessEngine:
             self._supervisor.stop()
 
 
-class ProcessPort:
+class ProcessPort(Port):
     """A run's end of the engine: packs items and unpacks results; the supervisor does everything in between."""
 
     failure: Exception | None = None
-    fate = "worker_died"  # the event for an attempt that a stop of the run cuts off
+    fate = "worker_died"
     sent = (0.0, 0)
     """Seconds that packing the job took, and its length in bytes."""
-    eager = property(lambda self: self._lane.pace.single)
 
     def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
         self._engine, self._supervisor = engine, supervisor
-        self._lane, self._job = lane, job
+        self._lane, self._job, self.late = lane, job, lane.late
         self._pending = 0  # tickets that were handed over and have not come out of ``wait``
         self._packing = Packing(lambda: engine.max_workers, self._packer(supervisor), job, lane.definitions)
         self._seconds = 0.0  # spent on packing and unpacking
@@ -149,8 +148,11 @@ class ProcessPort:
         room = lane.stock(width) - self._pending
         return max(0, min(room, self._packing.space(self._pending)))
 
+    @property
+    def eager(self) -> bool:
+        return self._lane.pace.single
+
     def be_exact(self) -> None:
-        """From now on, take nothing before a slot is free for it."""
         self._lane.exact = True
 
     def start(self, tickets: Sequence[Ticket]) -> None:
@@ -261,11 +263,6 @@ class ProcessPort:
     def running(self) -> list[tuple[int, float, str]]:
         """The attempts that have begun and not ended: index, instant of the start, label of the worker."""
         return running(self._supervisor, self._lane)
-
-    @property
-    def late(self) -> list[Running]:
-        """What the close has cut off."""
-        return self._lane.late
 
     def stacks(self) -> dict[int, str]:
         """The stacks of the running attempts by index, as far as their workers can tell them."""

@@ -78,7 +78,7 @@ class Collected:
         enter = partial(plan.enter, self.ledger)
         source = DirectSource(plan.intake, plan.window(engine), interrupt, enter)
         loop = plan.loop(self.ledger, self._key, port, source)
-        if plan.intake.flows and getattr(port, "flows", False) and not loop.recalls:
+        if plan.intake.flows and port.flows and not loop.recalls:
             loop.flowing = source
         plan.let_grow(loop, self.ledger, enter)
         return loop
@@ -133,8 +133,7 @@ class Collected:
         facts.ended_at = self._plan.world.now()
         facts.cpu_seconds += time.process_time() - time.thread_time()
         facts.input_seconds = self._plan.intake.seconds
-        if hasattr(loop.port, "measure"):  # that of an executor that has measured more
-            loop.port.measure(facts)
+        loop.port.measure(facts)
         results = self._in_order()
         if interrupted:
             return results, interruption("interrupted", results)

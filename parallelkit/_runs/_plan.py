@@ -149,9 +149,8 @@ class Plan:
         interrupt = source.interrupt if isinstance(source, DirectSource) else Interrupt()
         call_user = InterruptibleCall(interrupt)
         gated = Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None
-        if gated is not None and hasattr(port, "announce"):
-            # The tasks run in this thread, so it cannot look at what has begun while another run waits for that.
-            port.announce = gated.begun
+        if gated is not None:
+            port.announce(gated.begun)
         scheduler = Scheduler(
             self.journal.record(book, self.intake.fail, call_user),
             label=lambda index: label(key(index)),
@@ -169,7 +168,7 @@ class Plan:
         self.delayed = scheduler.delayed
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         loop.interrupt = interrupt
-        loop.be_exact = getattr(port, "be_exact", None) if self.intake.shape.tentative else None
+        loop.be_exact = port.be_exact if self.intake.shape.tentative else None
         # With limits or priorities, handing over item by item would cost a run half as much again; a stream has a
         # thread for it.
         loop.may_block = self.intake.may_block and not self.intake.shape.gated
@@ -177,7 +176,7 @@ class Plan:
             scheduler.news = []
             from parallelkit._events import Observer
 
-            loop.observer = Observer(options.on_event, key, now, getattr(port, "fate", None))
+            loop.observer = Observer(options.on_event, key, now, port.fate)
         cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
         loop.recalls = (*self.recalls, *(() if cache is None else (cache,)), *self.journal.recalls)
         if cache is not None and isinstance(source, DirectSource):

@@ -17,6 +17,7 @@ from parallelkit._executors._contract import (
     Block,
     Ended,
     Job,
+    Port,
     Row,
     Running,
     Ticket,
@@ -37,14 +38,15 @@ from parallelkit._system import monotonic
 from parallelkit._tasks import function_of
 
 
-class CoroutinePort:
+class CoroutinePort(Port):
     """Hands each ticket to the loop or to the threads.
 
     While all tickets are of one kind, they are handed over at once, and the loop or the threads queue them: so the run's
     thread need not wake for every start. Of both kinds together, never more than ``max_workers`` are handed over.
     """
 
-    eager, flows, fate = ThreadPort.eager, ThreadPort.flows, ThreadPort.fate
+    eager = flows = True  # as in threads
+    fate = "abandoned"
 
     def __init__(self, engine: ThreadEngine, threads: ThreadPort, job: Job) -> None:
         self.failure: Exception | None = None

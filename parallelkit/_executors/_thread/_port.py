@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import Variables
-from parallelkit._executors._contract import Block, Ended, Job, Row, Running, Ticket, call_with, drain
+from parallelkit._executors._contract import Block, Ended, Job, Port, Row, Running, Ticket, call_with, drain
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._loss import Loss
@@ -78,12 +78,11 @@ class Crew(Protocol):
         """Forget a closed port."""
 
 
-class ThreadPort(TicketQueue):
+class ThreadPort(TicketQueue, Port):
     """A run's end of a thread engine."""
 
     eager = flows = True  # handing over attempts one at a time costs next to nothing
     fate = "abandoned"
-    """The ``Event.kind`` for a worker whose attempt ``close`` cuts off."""
 
     def __init__(self, engine: Crew, job: Job, nested: bool) -> None:
         super().__init__(job.ended)
