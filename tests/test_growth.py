@@ -240,6 +240,13 @@ def test_a_key_given_twice_by_then_says_how_to_keep_it_from_that():
         run_parallel(abs, [1, 2], executor="inline", then=then)
 
 
+@pytest.mark.parametrize("tasks", [{"home": str}, [Task(str, key="home")]])
+def test_a_child_may_not_have_the_key_of_a_task_that_was_known_before_the_run(tasks):
+    """Neither a mapping's key nor that of a task in a list may come again."""
+    with pytest.raises(InputError, match="got 'home' at positions 0 and 1 of the run"):
+        run_parallel(tasks, executor="inline", then=lambda outcome: [Task(str, key="home")])
+
+
 def test_a_task_that_is_numbered_late_and_one_with_a_key_are_told_apart():
     """A task that is numbered late is refused if an item has that number as its key, even if both have the same index."""
     naming = Naming(grows=True)

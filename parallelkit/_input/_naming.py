@@ -35,8 +35,9 @@ class Naming:
         return self._grows and self._size is None
 
     def give(self, keys: Iterable[Any]) -> None:
-        """Register keys that are known to be unique, such as those of a mapping."""
-        self._seen = {key: position for position, key in enumerate(keys)}
+        """Register keys that are known to be unique, such as those of a mapping; only ``then`` could repeat one."""
+        if self._grows:
+            self._seen = {key: position for position, key in enumerate(keys)}
 
     def of_item(self, key: Any, position: int) -> Any:
         """The key of an item of the input; UNSET if its index in the run will be its key."""
@@ -54,8 +55,7 @@ class Naming:
         except TypeError:
             distinct = set()
         if len(distinct) == len(keys) and UNSET not in distinct:
-            if self._grows:
-                self.give(keys)
+            self.give(keys)
             return keys
         return [self.of_item(key, position) for position, key in enumerate(keys)]
 
