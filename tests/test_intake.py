@@ -623,3 +623,10 @@ def test_an_input_that_is_slow_or_raises_is_not_counted_to_its_end():
     intake = Intake(Broken(10, 3), Shape(), clock)
     intake.read(1)
     assert (2, None) == (intake.count_unread(), intake.error)
+
+
+def test_positions_are_not_noted_where_nothing_else_could_have_one_as_its_key():
+    """A run under a limit keeps no table of its items' positions: 66 MiB for a million."""
+    intake = Intake([1, 2], Shape(gated=True, bys=(None,)))
+    assert ([1, 2], [UNSET, UNSET]) == read_all(intake)
+    assert {} == intake.naming._seen

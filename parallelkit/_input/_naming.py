@@ -43,10 +43,11 @@ class Naming:
         """The key of an item of the input; UNSET if its index in the run will be its key."""
         if key is not UNSET:
             self._note(key, position)
-        elif not self.late:
-            self._note(position, position)
-            return position if self._grows else UNSET
-        return key
+            return key
+        if self.late or (self._positional and not self._grows):  # then no other task could have this key
+            return UNSET
+        self._note(position, position)
+        return position if self._grows else UNSET
 
     def of_items(self, keys: list[Any]) -> list[Any]:
         """The keys of all items of the input."""
