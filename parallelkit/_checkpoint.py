@@ -25,14 +25,14 @@ class Checkpoint:
     failed run again; if False, the recorded failure is their outcome. Cancelled tasks are not recorded.
 
     Every task needs an explicit key (``key=``, a mapping, or ``Task(key=…)``) that is a str, int, float,
-    bool, bytes, None or a tuple of these. A journal belongs to its function, identified by module and
-    qualified name, whose code may change between runs. What may not change: arguments given with it
-    (``args``, ``kwargs``, those of a partial), the variables that a nested function has captured, and the
-    code of a lambda. Only one run at a time may use a journal.
+    bool, bytes, None or a tuple of these. A journal belongs to one function, identified by module and
+    qualified name. Its code may change between runs, but not its arguments (``args``, ``kwargs``, those of a
+    partial), the variables that a nested function has captured, or the code of a lambda. Only one run at a
+    time may use a journal.
 
-    A finished task is recorded within 100 ms, by a separate thread, at a cost of 5 to 40 µs.
-    Values are pickled, so opening a journal from an untrusted source can run its code. A value that
-    cannot be pickled, or not unpickled, is not recorded (a warning says so).
+    A finished task is recorded within 100 ms, by a separate thread, at a cost of 5 to 40 µs. Values are
+    pickled, so opening a journal from an untrusted source can run its code. A value that cannot be pickled,
+    or not unpickled, is not recorded, and a warning says so.
 
     >>> import os, tempfile
     >>> from parallelkit import run_parallel

@@ -21,10 +21,10 @@ else:  # pyright takes a class whose base has two definitions to have every attr
 class WorkerDied(ParallelKitError, BrokenProcessPool):
     """The worker process ended while it ran this attempt; no other task is affected.
 
-    ``exitcode``: the code it exited with, or None if a signal ended it. ``signal``: the number of that
-    signal, or None. ``pid``: the id of the process. In a pool that is not parallelkit's own, and on a lost
-    node of a cluster, all three are None, and whether the attempt had begun is not known either.
-    ``may_have_run``: always True, since what has not begun is run elsewhere or becomes ``TaskCancelled``.
+    ``exitcode``: its exit code, or None if a signal ended it. ``signal``: the number of that signal, or
+    None. ``pid``: the id of the process. In another library's pool, and on a lost node of a cluster, all
+    three are None, and the attempt may not even have started. ``may_have_run``: always True, since an
+    attempt known not to have started is run elsewhere or becomes ``TaskCancelled``.
     """
 
     def __init__(

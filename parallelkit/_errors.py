@@ -27,20 +27,20 @@ from parallelkit._public import public
 
 @public
 class ParallelKitError(Exception):
-    """Root of the errors that parallelkit itself causes; a task's own errors are never wrapped.
+    """Base class of the errors that parallelkit itself raises; a task's own errors are never wrapped.
 
-    Not among them are ``TaskFailures``, a group of errors, and ``RunInterrupted``, a KeyboardInterrupt.
+    ``TaskFailures``, a group of errors, and ``RunInterrupted``, a KeyboardInterrupt, are not subclasses.
     """
 
 
 @public
 class TaskTimeout(ParallelKitError, TimeoutError):
-    """An attempt ran longer than its ``timeout``, counted from the moment its worker began with it.
+    """An attempt ran longer than its ``timeout``, counted from its start in a worker.
 
-    Or, in a process, importing what its own function needs took longer than five minutes. The message says which.
+    Or, in a process, loading the task's own function took longer than five minutes. The message says which.
 
-    ``killed``: its worker process was killed. ``abandoned``: it may still be running, in a thread, which
-    cannot be killed, or as a coroutine that could not be cancelled; ``Failure.stack`` shows where it stood.
+    ``killed``: its worker process was killed. ``abandoned``: it may still be running, in a thread, which cannot
+    be killed, or as a coroutine that could not be cancelled; ``Failure.stack`` shows where it stood.
     """
 
     killed = False
@@ -51,19 +51,19 @@ class TaskTimeout(ParallelKitError, TimeoutError):
 class TaskCancelled(ParallelKitError, CancelledError):
     """The run was stopped before this task was done; the message says why.
 
-    If an earlier attempt failed, its error is the ``__cause__``. If the task never began, the ``__cause__``
-    is the error that stopped the run, where there was one (an initializer's, say).
+    If an earlier attempt failed, its error is the ``__cause__``. If the task never started, the ``__cause__``
+    is the error that stopped the run, if there was one (an initializer's, for example).
     """
 
 
 @public
 class TaskExited(ParallelKitError):
-    """A task raised what is not an ``Exception`` (``SystemExit``, say), which is the ``__cause__``."""
+    """A task raised something other than an ``Exception``, such as ``SystemExit``: it is the ``__cause__``."""
 
 
 @public
 class RemoteError(ParallelKitError):
-    """Stands in for an error that a worker process cannot send; message and ``type_name`` name its type."""
+    """Replaces an error that a worker process cannot send; the message and ``type_name`` name its type."""
 
     def __init__(self, message: str, type_name: str = "") -> None:
         super().__init__(message, type_name)
@@ -75,7 +75,7 @@ class RemoteError(ParallelKitError):
 
 @public
 class InputError(ParallelKitError):
-    """The input, ``key``, ``priority``, ``by``, ``then`` or ``reduce`` raised, or a key came twice.
+    """The input, ``key``, ``priority``, ``by``, ``then`` or ``reduce`` raised, or a key occurred twice.
 
     The error is the ``__cause__``. All tasks read until then were run; ``results`` has their outcomes,
     except those that a stream has yielded. If ``reduce`` raised, the run was stopped instead, and
@@ -89,7 +89,7 @@ class InputError(ParallelKitError):
 class TaskFailures(ExceptionGroup[Exception]):
     """Every failure of a run in one group; works with ``except*``.
 
-    ``results`` has all outcomes of the run; after ``map_reduce``, which keeps no values, the failures only.
+    ``results`` has all outcomes of the run; after ``map_reduce``, which keeps no values, only the failures.
     """
 
     results: Any = None
@@ -102,9 +102,9 @@ class TaskFailures(ExceptionGroup[Exception]):
 
 @public
 class RunInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a run; before its first task it is a plain KeyboardInterrupt.
+    """Ctrl-C during a run; before its first task, Ctrl-C is a plain KeyboardInterrupt.
 
-    ``results`` has the outcomes, except those that a stream has yielded; what was not done is ``TaskCancelled``.
+    ``results`` has the outcomes, except those that a stream has yielded; tasks not done are ``TaskCancelled``.
     """
 
     def __init__(self, message: str = "", results: Any = None) -> None:

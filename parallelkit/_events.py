@@ -27,13 +27,13 @@ class Event(Generic[K]):
     ``kind`` is one of these:
 
     - "started": an attempt started.
-    - "succeeded", "failed": a task has its outcome. When the run is stopped, a task that had begun "failed" with
-      ``TaskCancelled``. One that never began has no event, nor has one whose outcome a checkpoint has.
+    - "succeeded", "failed": a task has its outcome. When the run is stopped, a task that had started "failed"
+      with ``TaskCancelled``. A task that never started, or whose outcome came from a checkpoint, has no event.
     - "retrying": an attempt failed with ``error``, and the task is tried again in ``delay`` seconds.
     - "waiting": the task was told to wait for ``delay`` seconds; the attempt does not count.
-    - "worker_started" (it began its first attempt of the run), "worker_died" (its process ended or was killed
-      during an attempt), "abandoned" (a thread or coroutine was left running): about a worker alone, so that
-      ``key``, ``index`` and ``attempt`` are None. Workers that end in order have no event.
+    - "worker_started" (it started its first attempt of the run), "worker_died" (its process ended or was killed
+      during an attempt), "abandoned" (a thread or coroutine was left running): only about a worker, so
+      ``key``, ``index`` and ``attempt`` are None. Workers that end normally have no event.
 
     ``at``: seconds since the run began. ``duration``: seconds that the attempt ran.
     """

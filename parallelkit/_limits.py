@@ -24,14 +24,15 @@ class RateLimit:
     """Never more than ``calls`` starts in any ``per`` seconds.
 
     A start counts from the instant at which its worker reports it, and retries count like first attempts. A
-    waiting task holds no worker. The object has memory: runs that share it, one after another or at once,
+    waiting task occupies no worker. The object has memory: runs that share it, one after another or at once,
     share the limit.
 
-    - ``by``: a function from item to group; each group is limited separately, and None not at all.
-    - ``smooth``: spread the starts evenly, ``per / calls`` seconds apart, instead of letting them come in bursts.
+    - ``by``: a function from item to group; each group is limited separately, and the group None is not
+      limited.
+    - ``smooth``: spread the starts evenly, ``per / calls`` seconds apart, instead of allowing bursts.
 
-    An error that says how long to wait (Retry-After or ``retry_after``, up to 300 s) pauses its task's groups
-    for that long, whether or not the task is tried again.
+    An error that says how long to wait (Retry-After or ``retry_after``, up to 300 s) pauses the group of its
+    task for that long, whether or not the task is tried again.
 
     >>> RateLimit(10, per=1)
     RateLimit(10, per=1)
@@ -98,9 +99,9 @@ os.register_at_fork(after_in_child=_forget_in_child)
 class ConcurrencyLimit:
     """Never more than ``n`` attempts of a run at a time; with ``by``, a function from item to group, ``n`` in each group.
 
-    Each run counts separately: to bound several runs together, give them one executor of that width. An
-    attempt past its ``timeout`` no longer counts. In a process it has ended by then; a thread, or a
-    coroutine that could not be cancelled, was abandoned and may still be running.
+    Each run counts separately; to limit several runs together, give them one executor of that width. An
+    attempt past its ``timeout`` no longer counts. A process has been killed by then, but a thread, or a
+    coroutine that could not be cancelled, may still be running.
 
     >>> ConcurrencyLimit(2)
     ConcurrencyLimit(2)

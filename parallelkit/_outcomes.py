@@ -25,12 +25,13 @@ _short.maxstring = _short.maxother = WIDE
 class Success(Generic[K, V]):
     """A task that returned a value; ``error`` is None.
 
-    - ``attempts``: how many there were; 0 if the value was known without one.
-    - ``index``: the task's place in order of admission, from 0.
-    - ``queued_at``: when the task was admitted. ``started_at``, ``duration``: those of its last attempt; if the
-      value was known, when it was found, and 0. All are in seconds, instants since the run began.
-    - ``worker``: the name of the thread or process, "inline", or the class of another library's pool; if the value
-      was known, "checkpoint" or, for a hit of a ``joblib.Memory``, "cache".
+    - ``attempts``: how many there were; 0 if the value came from a checkpoint or cache.
+    - ``index``: the task's place in the order in which the run received the tasks, from 0.
+    - ``queued_at``: when the run received the task. ``started_at``, ``duration``: those of its last attempt;
+      for a value from a checkpoint or cache, when it was found, and 0. All are in seconds, and instants count
+      from the start of the run.
+    - ``worker``: the name of the thread or process, "inline", or the class of another library's pool;
+      "checkpoint", or "cache" for a hit of a ``joblib.Memory``, if the value came from there.
     - ``parent``: the key of the task from whose outcome ``then`` made this one.
     """
 
@@ -72,13 +73,13 @@ class Failure(Framed, Generic[K]):
     """A task that gave no value, and why; the other fields are those of ``Success``.
 
     - ``error``: the task's own exception, or one of parallelkit's if the task raised none.
-    - ``traceback``: the traceback of the error as text, with its part in the worker.
-    - ``stack``: where the last attempt was in its code when it was abandoned or killed, crashed, or was cut off
-      by a stop of the run; else None.
+    - ``traceback``: the traceback of the error as text, including the worker's part.
+    - ``stack``: where the last attempt stood when it was abandoned or killed, crashed, or was cut off by a
+      stop of the run; else None.
 
-    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0. If its last error says
-    that the function did not run (a ``ratelimit.RateLimitException``), ``attempts`` counts only earlier attempts,
-    and the other two are as if it had never started.
+    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0. If its last error
+    says that the function did not run (a ``ratelimit.RateLimitException``), ``attempts`` counts only earlier
+    attempts, and the other two are those of a task that never started.
     """
 
     ok: ClassVar[Literal[False]] = False
@@ -169,8 +170,8 @@ Outcome: TypeAlias = Success[K, V] | Failure[K]
 class Attempt(Generic[K]):
     """One execution of a task, with the task's ``key`` and ``index``.
 
-    ``number``: 1 for the task's first attempt. ``error``: None if it returned a value. ``started_at``: seconds
-    since the run began, None if it never started. ``duration``: in seconds.
+    ``number``: 1 for the task's first attempt. ``error``: None if it returned a value. ``started_at``:
+    seconds since the run began, None if it never started. ``duration``: in seconds.
     """
 
     key: K

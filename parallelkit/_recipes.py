@@ -55,13 +55,14 @@ def map_reduce(
     return the same object. Values are folded in order of completion, or in input order with
     ``order="input"``. No value is kept, so memory use is constant. Takes the options of ``iter_parallel``.
 
-    Raises ``TaskFailures`` with all failures once everything is done, because a fold over missing values would
-    be wrong, and so it does if the run was stopped (``run_timeout``) before the end of its input; with
-    ``on_error="raise"``, raises the first failure's own error at once. If ``reduce`` raises, the run is stopped,
-    and the ``results`` of the ``InputError`` have the outcome that it was given. If the input raises, everything
-    read before is folded first, and the ``results`` of the ``InputError`` have the failures. A ``checkpoint``
-    that cannot be written stops the run with a ``ParallelKitError``; if all tasks were done by then, it is only
-    logged, and the fold is returned.
+    A fold over missing values would be wrong. So if a task fails, or the run is stopped (``run_timeout``)
+    before the end of its input, this raises ``TaskFailures`` with all failures, once everything is done; with
+    ``on_error="raise"``, it raises the first failure's own error at once.
+
+    If ``reduce`` raises, the run is stopped, and the ``results`` of the ``InputError`` have the outcome that
+    it was given. If the input raises, everything read before is folded first, and the ``results`` of the
+    ``InputError`` have the failures. A ``checkpoint`` that cannot be written stops the run with a
+    ``ParallelKitError``; if all tasks were done by then, it is only logged, and the fold is returned.
 
     >>> from parallelkit import map_reduce
     >>> map_reduce(len, ["a", "bb", "ccc"], int.__add__, initial=0)
@@ -118,15 +119,15 @@ def first_success(
     """Run tasks in parallel, return the ``Success`` of the first one that succeeds, and stop the others.
 
     ``tasks`` is an iterable of callables or ``Task`` objects, or a mapping from key to these. At most
-    ``max_workers`` of them run at a time. The others are not waited for: processes are killed, threads
-    abandoned, and tasks that have not started are cancelled.
+    ``max_workers`` run at a time. After the first success the others are not waited for: processes are
+    killed, threads abandoned, and tasks that have not started are cancelled.
 
-    With ``order="input"``, the first success in input order wins: it is returned once all tasks before it have
-    failed. If a ``checkpoint`` cannot be written, that is logged, and the success is returned all the same.
+    With ``order="input"``, the first success in input order wins: it is returned once all tasks before it
+    have failed. If a ``checkpoint`` cannot be written, that is logged, and the success is still returned.
 
-    If no task succeeds, raises ``TaskFailures`` with all failures, or, where the input raised, ``InputError``
-    with the failures in its ``results``. An input that raises when it is closed, after a success, is an
-    ``InputError`` too, with the success in its ``results``. Raises ValueError if there are no tasks.
+    If no task succeeds, raises ``TaskFailures`` with all failures or, if the input raised, ``InputError``
+    with the failures in its ``results``. If the input raises when it is closed, after a success, that is also
+    an ``InputError``, with the success in its ``results``. Raises ValueError if there are no tasks.
 
     >>> from parallelkit import first_success
     >>> first_success({"zero": lambda: 1 / 0, "one": lambda: 1 / 1}).key

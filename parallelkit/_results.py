@@ -28,10 +28,10 @@ RAISE: Any = type("RAISE", (), {"__repr__": lambda self: "RAISE"})()
 
 @public
 class Results(Keyed[K, V], Generic[K, V]):
-    """The results of a run: a mapping from key to value, in the order that the run was given.
+    """The results of a run: a mapping from key to value, in the ``order`` of the run.
 
-    ``results[key]`` returns the task's value, or raises its error. ``in``, ``len`` and iteration look at keys
-    only. ``get`` returns its default for an unknown key only; it raises for a failed task. ``values()`` and
+    ``results[key]`` returns the task's value, or raises its error. ``in``, ``len`` and iteration look only at
+    keys. ``get`` returns its default for an unknown key, but raises for a failed task. ``values()`` and
     ``items()`` return lists, or raise ``TaskFailures`` with every failure. ``Success`` and ``Failure`` objects
     are built on access, so that a million outcomes take little memory.
 
@@ -76,7 +76,7 @@ class Results(Keyed[K, V], Generic[K, V]):
     @overload
     def get(self, key: K, /, default: V | D) -> V | D: ...
     def get(self, key: K, /, default: Any = None) -> Any:
-        """The value under a key, or ``default`` if the key is unknown; raises the error of a failed task."""
+        """The value of a key, or ``default`` if the key is unknown. For a failed task, raises its error."""
         return self[key] if key in self else default  # noqa: SIM401  this is ``get``
 
     @overload  # type: ignore[override]  # a list, by design
@@ -119,13 +119,13 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     @property
     def successes(self) -> dict[K, V]:
-        """A dict from key to value, of the tasks that succeeded. It is made at each access: in a loop, keep it in a variable."""
+        """A new dict from key to value, of the tasks that succeeded. In a loop, keep it in a variable."""
         key, values = self._ledger.key, self._ledger.values
         return {key(index): values[index] for index in self._indices() if self._is_success(index)}
 
     @property
     def failures(self) -> dict[K, Failure[K]]:
-        """A dict from key to ``Failure``, of the tasks that gave no value, including cancelled ones; made at each access."""
+        """A new dict from key to ``Failure``, of the tasks that have no value, including cancelled ones."""
         found = map(self._ledger.outcome, self._lost())
         return {failure.key: failure for failure in found}  # type: ignore[misc]  # no success
 
@@ -147,7 +147,7 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     @property
     def attempts(self) -> list[Attempt[K]]:
-        """Every attempt, by its start; in the error of a stream or fold, which keeps no log, the last of each task."""
+        """Every attempt, in order of start; in the error of a stream or fold, which keeps no log, the last of each task."""
         return self._ledger.attempts()
 
     @property
@@ -155,19 +155,19 @@ class Results(Keyed[K, V], Generic[K, V]):
         """The figures of the run, as attributes.
 
         Counts: ``tasks``, ``succeeded``, ``failed``, ``cancelled``, ``attempts``, ``retried``, ``recalled``
-        (successes known without an attempt). Seconds: ``wall``, ``busy`` (the sum over all attempts), ``longest``
-        (of one task). ``parallelism`` is busy ÷ wall.
+        (successes from a checkpoint or cache). Seconds: ``wall``, ``busy`` (the sum over all attempts),
+        ``longest`` (of one task). ``parallelism`` is busy ÷ wall.
         """
         from parallelkit._report._summary import survey
 
         return survey(self._ledger).summary
 
     def report(self, cost_per_attempt: float | None = None) -> str:
-        """Describe the run in a text of about a screenful.
+        """Describe the run in text, about one screenful.
 
-        It has counts, times, the slowest tasks, failures by kind (also of retried attempts), and advice if something
-        held the run back. ``cost_per_attempt``, in a currency of your choice, adds a table of time, calls and cost,
-        sequential against parallel: both cost the same, and each retry costs once more. A million outcomes take 0.2 s.
+        It has counts, times, the slowest tasks, failures by kind (also of retried attempts), and advice if
+        something held the run back. ``cost_per_attempt``, in a currency of your choice, adds a table of time,
+        calls and cost, sequential against parallel. A million outcomes take 0.2 s.
 
         >>> from parallelkit import run_parallel
         >>> report = run_parallel(len, ["a", "bb"], executor="inline").report(cost_per_attempt=0.03)
@@ -184,7 +184,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         It has the figures, a timeline (a lane per worker, a bar per attempt; drag to zoom in), a histogram of
         durations, the slowest tasks, failures with a traceback of each kind, and the advice. It contains keys,
         errors and tracebacks, but no values. 100,000 tasks take half a second and 4 MB. An existing file is
-        replaced. Raises OSError if it cannot be written.
+        replaced. Raises OSError if the file cannot be written.
 
         >>> import os
         >>> from parallelkit import run_parallel
@@ -198,7 +198,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         """Write the run as a Chrome trace (JSON), for ui.perfetto.dev, chrome://tracing and speedscope.
 
         A track per worker, and a slice per attempt with its key, number, seconds since it was queued, and error.
-        100,000 tasks take a second and 20 MB. An existing file is replaced. Raises OSError if it cannot be written.
+        100,000 tasks take a second and 20 MB. An existing file is replaced. Raises OSError if that fails.
 
         >>> import os
         >>> from parallelkit import run_parallel
@@ -218,7 +218,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         return [as_row(outcome) for outcome in self.outcomes.values()]
 
     def to_frame(self) -> Any:
-        """``rows()`` as a pandas DataFrame indexed by key. Raises ImportError without pandas (``pip install pandas``)."""
+        """``rows()`` as a pandas DataFrame, indexed by key. Raises ImportError if pandas is not installed."""
         return as_frame(self.rows())
 
     def __repr__(self) -> str:

@@ -46,14 +46,14 @@ class Retry:
     ``min(max_delay, delay * factor ** (n - 1))`` seconds (Marc Brooker, *Exponential Backoff and Jitter*, 2015).
     It occupies no worker meanwhile.
 
-    - ``on``: which errors are retried: an exception type, a tuple of types, or a function from error to bool.
-      ``TaskTimeout`` and ``WorkerDied`` are ordinary types here, and a ``TaskExited`` is also of the type
-      that the task has raised.
-    - ``max_time``: seconds from the start of the first attempt after which no retry starts. A task whose retry
-      is held up until then, by a limit or by busy workers, keeps the failure that it has. A task costs
-      0.1 ms more with ``max_time``, as with limits.
-    - ``budget``: the retries that the whole run may make per task started, so that an outage does not double the
-      load: 0.1 allows one for ten tasks, 1.5 three for two. The first 10 are always allowed.
+    - ``on``: which errors are retried: an exception type, a tuple of types, or a function from error to
+      bool. ``TaskTimeout`` and ``WorkerDied`` are ordinary types here. A ``TaskExited`` also counts as
+      the type that the task raised.
+    - ``max_time``: no retry starts later than this many seconds after the start of the first attempt. If a
+      limit or busy workers hold up a retry until then, the task keeps its last failure. With ``max_time`` a
+      task costs 0.1 ms more, as with limits.
+    - ``budget``: the retries that the whole run may make per task started, so that an outage does not
+      multiply the load: 0.1 allows one for ten tasks, 1.5 three for two. The first 10 are always allowed.
 
     If the error says how long to wait (by a Retry-After header or a ``retry_after`` attribute), the task is
     retried no sooner than that, and not at all if it is more than 300 s.

@@ -105,35 +105,38 @@ def run_parallel(
 ) -> Results[Any, Any]:
     """Run independent tasks in parallel and return every outcome by key.
 
-    There are two forms:
-
     - ``run_parallel(fn, items)`` calls ``fn(item)`` for each item. If ``items`` is a mapping, ``fn`` gets its
       values, and the results have its keys.
-    - ``run_parallel(tasks)`` calls each of several functions, given as an iterable of callables or ``Task``
-      objects, or as a mapping from key to these.
+    - ``run_parallel(tasks)`` calls different functions, given as an iterable of callables or ``Task`` objects,
+      or as a mapping from key to these.
 
-    It returns when every task has an outcome, or when the run has been stopped. An error, a timeout or a crash
-    is the outcome of the task in which it happened, and never ends the run unless ``on_error`` or
+    >>> from parallelkit import run_parallel
+    >>> results = run_parallel(len, ["a", "bb", "ccc"], key=str.upper)
+    >>> results["BB"], results.values()
+    (2, [1, 2, 3])
+
+    Returns ``Results``, a mapping from key to value, when every task has an outcome or the run was stopped. An
+    error, a timeout or a crash is the outcome of its own task, and ends the run only if ``on_error`` or
     ``max_failures`` says so. All times are in seconds.
 
     Where tasks run, and how many at a time:
 
-    - ``executor``: "threads" (default; for I/O), "processes" (for CPU-bound work; a crash or a hang costs only
-      its own task), "inline" (one task after another in this thread, for debugging; timeouts are not enforced),
-      a dask ``Client`` (processes on its workers), or any ``concurrent.futures.Executor``. An executor object
-      is not shut down.
+    - ``executor``: "threads" (default; for I/O), "processes" (for CPU-bound work, and for code that may hang or
+      crash), "inline" (one task after another in this thread, for debugging; timeouts are not enforced), a dask
+      ``Client`` (processes on its workers), or any ``concurrent.futures.Executor``. An executor object is not
+      shut down.
     - ``max_workers``: default ``min(32, cpus + 4)`` for threads and coroutines, the usable cpus for processes
       (in a nested run, either is divided by the outer run's width), the cluster's threads for a ``Client``.
-      Must not be given together with a parallelkit executor object.
+      Not allowed together with a parallelkit executor object.
     - ``args``, ``kwargs``: passed to every task after its item; a ``Task``'s own keywords take precedence. In
-      processes, each worker unpickles them once and all its tasks share them, so a task sees what an earlier
-      one has changed; the memory of large arrays is shared by all workers, and read-only.
+      processes, each worker unpickles them once for all its tasks, so a task sees what an earlier one has
+      changed. Large arrays are shared by all workers, and read-only.
     - ``star``: unpack each item into positional arguments.
 
     Keys, order, memory:
 
-    - ``key``: a function from item to key (default: the item's position in the input), for the first form; a
-      ``Task`` may have a key of its own. Keys must be unique.
+    - ``key``: a function from item to key (default: the item's position), for the first form; a ``Task`` may
+      have its own key. Keys must be unique.
     - ``order``: the order of the results: "input" (default; tasks made by ``then`` come last), "key" (sorted)
       or "completion".
     - ``buffersize``: how many tasks may have been read from the input and not yet be done (in
@@ -142,51 +145,46 @@ def run_parallel(
 
     Time and failure:
 
-    - ``timeout``: limit for one attempt, counted from the moment its worker begins with it; waiting in the
-      queue does not count. An overdue process is killed with its children. A thread cannot be killed: it is
-      abandoned, and a new one takes its slot. Default: the timeout of the executor, if it is a parallelkit one
-      that has one; ``math.inf`` means no limit.
+    - ``timeout``: limit for one attempt, counted from its start in a worker, without the time in the queue. An
+      overdue process is killed with its children. A thread cannot be killed: it is abandoned, and a new one
+      takes its slot. Default: the timeout of the parallelkit executor, if there is one; ``math.inf`` means no
+      limit.
     - ``run_timeout``: limit for the whole run. When it expires, the results so far are returned, and all other
       tasks are cancelled. It cannot take effect while the input, ``key`` or ``then`` blocks this thread; the
       workers go on meanwhile.
     - ``retries``: how many more times a failed task is tried, or a ``Retry``, or a ``tenacity.Retrying``.
-    - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise its error. A
-      task cancelled by ``run_timeout``, or because threads hang in every slot, has not failed: see
+    - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise its error. Tasks
+      cancelled by ``run_timeout``, or because threads hang in every slot, have not failed: see
       ``Results.stopped``.
     - ``max_failures``: stop at this number of failures or, if it is between 0 and 1, at this share of the
-      outcomes (at least 20 of them). What has ended before the stop takes effect still counts, so a run of short
-      tasks in processes may have a few more failures.
+      outcomes (at least 20 of them). Tasks that end before the stop takes effect count, so a run of short tasks
+      in processes may have a few more failures.
 
     Which task runs when:
 
     - ``limits``: one or several ``RateLimit`` and ``ConcurrencyLimit`` objects.
     - ``priority``: a function from item to number; larger numbers run first, equal ones in input order.
     - ``then``: a function from outcome to new ``Task`` objects for the same run. It is called in this thread
-      (in ``iter_parallel``, like ``on_event``, in a thread of the run's own). New tasks without a key are
-      numbered on from the end of the input. If that end is not known beforehand (a generator), all tasks
-      without a key, those of the input too, are numbered in order of admission.
+      (in ``iter_parallel``, like ``on_event``, in a thread of the run). New tasks without a key are numbered on
+      from the end of the input. If that end is not known in advance (a generator), all tasks without a key,
+      including those of the input, are numbered in the order in which the run receives them.
 
     Resuming:
 
     - ``checkpoint``: a path or a ``Checkpoint``. Outcomes are recorded there, and a later run of the same
-      function runs only the tasks that have none, or have failed. Tasks need explicit keys.
+      function runs only tasks that have none or have failed. Tasks need explicit keys.
 
     Watching:
 
     - ``progress``: True for a tqdm bar, or a dict of tqdm's options.
     - ``on_event``: a function that is called with every ``Event``.
 
-    Returns ``Results``, a mapping from key to value in the chosen order. Raises TypeError or ValueError for
-    bad arguments, before anything runs; ``InputError`` if the input, ``key``, ``priority``, ``by`` or ``then``
-    raises, once everything read before that has run; ``RunInterrupted`` on Ctrl-C (both carry ``results``);
-    and, with ``on_error="raise"``, the task's own error, also if the input raises besides.
+    Raises TypeError or ValueError for bad arguments, before anything runs; ``InputError`` if the input,
+    ``key``, ``priority``, ``by`` or ``then`` raises, once everything read before that has run;
+    ``RunInterrupted`` on Ctrl-C (both have the ``results`` so far); and, with ``on_error="raise"``, the task's
+    own error, even if the input raises as well.
 
     The overhead is 0.5 to 2 µs per task, in threads as in processes, and more with large arguments or values.
-
-    >>> from parallelkit import run_parallel
-    >>> results = run_parallel(len, ["a", "bb", "ccc"], key=str.upper)
-    >>> results["BB"], results.values()
-    (2, [1, 2, 3])
     """
     options = options_among(locals())
     with ready_for_first(fn, executor):
@@ -275,13 +273,14 @@ def iter_parallel(
 ) -> Generator[Outcome[Any, Any], None, None]:
     """Run tasks like ``run_parallel``, but yield each outcome as it comes, in constant memory.
 
-    Takes the same two forms and options, except ``order="key"``; the default order is "completion". With
-    "input", tasks made by ``then`` come where they were admitted, between those of the input. Keys need to be
+    Takes the same two forms and options, except ``order="key"``. The default order is "completion"; with
+    "input", tasks made by ``then`` come where the run received them, between those of the input. Keys need be
     unique only among tasks that have not been yielded.
 
-    Options are checked at the call; nothing is read or started before the first ``next()``. Closing the
-    generator, or dropping the last reference to it, stops the run. That waits for no task, only for a call of
-    ``then``, ``on_event`` or a predicate of ``retries`` that is in progress, or pickling for a ``checkpoint``.
+    Options are checked at the call; nothing is read or started before the first ``next()``. Leaving the loop,
+    closing the generator or dropping the last reference to it stops the run. That does not wait for tasks,
+    only for a call of ``then``, ``on_event`` or a predicate of ``retries`` that is in progress, or pickling
+    for a ``checkpoint``.
 
     >>> from parallelkit import iter_parallel
     >>> sorted(outcome.unwrap() for outcome in iter_parallel(abs, range(-3, 3)))

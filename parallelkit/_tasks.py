@@ -30,10 +30,10 @@ class TaskOptions(TypedDict, total=False):
 class Task(Generic[V_co]):
     """A call ``fn(*args, **kwargs)`` for a run to make, with options of its own.
 
-    ``kwargs`` are keyword arguments for ``fn``; they take precedence over the ``kwargs`` of the run. ``key`` is
-    the key of the outcome (default: the task's position, or its key in the mapping of tasks). ``timeout`` (in
-    seconds, ``math.inf`` for no limit), ``retries`` and ``priority`` (larger runs first) override those of the run;
-    None leaves it at these.
+    ``kwargs`` are keyword arguments for ``fn``; they take precedence over the ``kwargs`` of the run. ``key``
+    is the key of the outcome (default: the task's position, or its key in the mapping of tasks). ``timeout``
+    (in seconds, ``math.inf`` for no limit), ``retries`` and ``priority`` (larger runs first) override those
+    of the run, unless they are None.
 
     >>> Task(pow, 2, 10, key="kibi")
     Task(pow, 2, 10, key='kibi')

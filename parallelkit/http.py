@@ -91,51 +91,50 @@ def fetch(
 ) -> Results[Any, Response]:
     """Fetch many URLs at once; return every ``requests.Response`` by its URL.
 
-    Each error is the ``Failure`` of its own URL only. A status of 400 or more is a
-    ``requests.HTTPError``, whose ``response`` has the body. A URL that comes twice is fetched once;
-    with POST or PATCH it is a ValueError, since each request would have its effect. If ``urls`` is a
-    mapping, its values are fetched, and its keys are the keys of the results.
+    An error is the ``Failure`` of its own URL only. A status of 400 or more is a ``requests.HTTPError``,
+    whose ``response`` has the body. A URL that occurs twice is fetched once; with POST or PATCH it is a
+    ValueError, since each request would have its effect. If ``urls`` is a mapping, its values are fetched,
+    and the results have its keys.
 
     Load on the servers:
 
-    - ``per_host``: requests at a time to one host and port, default 6; None for no such limit. It adds
-      to your own ``limits``, whose ``by`` is given the URL.
+    - ``per_host``: requests at a time to one host and port, default 6; None for no such limit. It adds to
+      your own ``limits``, whose ``by`` is given the URL.
     - A host that answers with Retry-After gets no request until then, for any of its URLs.
-    - ``retries``: default 2 extra tries, after up to 0.1 s and up to 0.2 s, if the method is idempotent
-      (GET, HEAD, OPTIONS, PUT, DELETE, TRACE), else none. Only what may be transient is tried again:
-      connection errors, timeouts, broken bodies, and the statuses 429, 500, 502, 503 and 504. A ``Retry``
-      with an ``on`` of its own decides by itself.
+    - ``retries``: default 2 extra tries, after up to 0.1 s and up to 0.2 s, if the method is idempotent (GET,
+      HEAD, OPTIONS, PUT, DELETE, TRACE), else none. Only what may be transient is tried again: connection
+      errors, timeouts, broken bodies, and the statuses 429, 500, 502, 503 and 504. A ``Retry`` with its own
+      ``on`` replaces these rules.
 
     Bounds on time and size:
 
-    - ``connect_timeout``: seconds to establish a connection, default 5. ``read_timeout``: seconds without
-      a byte from the server, default 30. Only ``timeout``, the seconds for a whole attempt (default:
-      none), bounds a server that sends a byte now and then.
-    - ``max_bytes``: a longer body, counted decompressed, is a ``Failure``, and the rest of it is not read;
-      this holds for the body of a redirect, too, but not for that of a 401 which ``HTTPDigestAuth``
-      answers: it reads that by itself. Default: no bound. Each body is held in memory, and all are held
-      until the run is over.
+    - ``connect_timeout``: seconds to establish a connection, default 5. ``read_timeout``: seconds without a
+      byte from the server, default 30. Against a server that sends a byte now and then, set ``timeout``, the
+      seconds for a whole attempt (default: none).
+    - ``max_bytes``: a longer body, counted decompressed, is a ``Failure``, and the rest of it is not read.
+      This also holds for the body of a redirect, but not for that of a 401 that ``HTTPDigestAuth`` answers
+      and reads itself. Default: no limit. All bodies are held in memory until the run is over.
     - ``max_workers``: default 32 threads, whatever the number of cpus, since they only wait.
 
     The request:
 
-    - ``method``, ``headers``, and in ``kwargs`` all else that ``Session.request`` takes, such as
-      ``kwargs={"params": …, "json": …, "allow_redirects": False}``. It goes with every request, so in place
-      of an open file or an iterator, which can be read only once, pass the contents.
-    - ``session``: a function that makes a ``requests.Session`` with whatever you need (``auth``,
-      ``proxies``, ``verify``, adapters). Each session is used by one thread at a time, kept alive from URL
-      to URL, and closed at the end. Cookies that a server sets are forgotten at the end of their request.
+    - ``method``, ``headers``, and in ``kwargs`` whatever else ``Session.request`` takes, such as
+      ``kwargs={"params": …, "json": …, "allow_redirects": False}``. They are sent with every request, so pass
+      contents instead of an open file or an iterator, which can be read only once.
+    - ``session``: a function that creates a ``requests.Session`` with whatever you need (``auth``,
+      ``proxies``, ``verify``, adapters). Each session is used by one thread at a time, kept open between
+      URLs, and closed at the end. Cookies that a server sets are forgotten at the end of their request.
 
     With a ``checkpoint``:
 
     - A journal holds the answers to one kind of request. If a later run has another ``method``, or other
       ``headers`` or ``kwargs`` (except ``proxies`` and ``verify``), it raises a ValueError that says what
-      differs. How sessions are made is not compared, so put there what changes from run to run, such as a
-      token. Nor are the contents of an object such as an ``AuthBase`` (known by its type only), or which URL
-      a key of a mapping stands for.
-    - Of what is sent, the journal keeps the method, the URL (with ``params``) and digests; so in such a run
-      the ``request`` of a response or error has no headers and no body. What the server sent is kept in
-      full, and so is the text of an error, even if ``requests`` quotes in it what it could not send.
+      differs. Not compared are the ``session`` function (the place for what changes with every run, such as a
+      token), the contents of an object such as an ``AuthBase`` (only its type is), and which URL a key of a
+      mapping stands for.
+    - Of a request, the journal keeps the method, the URL (with ``params``) and digests, so in such a run the
+      ``request`` of a response or error has no headers and no body. What the server sent is kept in full, and
+      so is the text of an error, even if ``requests`` quotes in it what it could not send.
 
     All other options are those of ``run_parallel``, except for ``executor``, ``key``, ``args`` and
     ``star``; ``then`` returns further URLs instead of tasks, each of which is fetched once.
@@ -145,7 +144,7 @@ def fetch(
     >>> type(results.failures["http://127.0.0.1:1/"].error).__name__
     'ConnectionError'
 
-    Needs requests: ``pip install 'parallelkit[http]'``. Costs about 1 ms a request beyond the wait.
+    Needs requests: ``pip install 'parallelkit[http]'``. Costs about 1 ms per request beyond the wait.
     Raises TypeError or ValueError for bad arguments before anything is sent.
     """
     method = check_method(method)

@@ -33,24 +33,24 @@ def register() -> None:
     ...     Parallel()(delayed(pow)(number, 2) for number in range(5))
     [0, 1, 4, 9, 16]
 
-    - ``n_jobs`` means what it always means in joblib: without it, or with 1, no process is started; -1 is
-      all usable cpus, here divided by the width of the runs that this one is nested in.
+    - ``n_jobs`` has joblib's meaning: without it, or with 1, no process is started; -1 is all usable cpus,
+      divided by the width of the runs that this one is nested in.
     - If a worker dies (a crash, the OOM killer), ``WorkerDied`` is raised at once and names the calls that it
-      ran; the other workers live, and the next ``Parallel`` works. After an error, a ``timeout`` or an
-      interrupt, the calls that still run are killed.
+      was running; the other workers live on, and the next ``Parallel`` works. After an error, a ``timeout``
+      or an interrupt, calls that are still running are killed.
     - Workers stay warm for the block of ``parallel_config``, or as long as the ``Parallel`` object exists,
       and end with it. There is no hidden pool.
     - ``return_as``, ``timeout``, ``batch_size``, ``pre_dispatch``, ``initializer`` and ``initargs`` work as
-      usual. ``inner_max_num_threads`` caps the threads of BLAS and OpenMP in each worker (default:
-      cpus ÷ ``n_jobs``).
+      usual. ``inner_max_num_threads`` caps the threads of BLAS and OpenMP in each worker (default: cpus ÷
+      ``n_jobs``).
     - Arrays are sent through shared memory, not files, so ``mmap_mode`` and ``temp_folder`` have no effect.
-      An array of ``max_nbytes`` (default 1 MB) or more that several calls get is copied once and mapped by
-      all workers, so do not change it while they run, or pass ``max_nbytes=None``. What a batch writes to
-      its arrays no other batch sees, nor the caller; only a ``numpy.memmap`` is the same file in the worker.
-    - ``Parallel`` within a call uses threads, and within such a thread it is sequential, as under loky.
+      An array of ``max_nbytes`` (default 1 MB) or more that several calls receive is copied once and mapped
+      by all workers, so do not change it while they run, or pass ``max_nbytes=None``. No other batch, nor the
+      caller, sees what a batch writes to its arrays; only a ``numpy.memmap`` is the same file in the worker.
+    - ``Parallel`` within a call uses threads, and within such a thread it is sequential, as with loky.
 
-    Needs joblib: ``pip install 'parallelkit[joblib]'``. Calling it once per program is enough, and calling it
-    again does no harm.
+    Needs joblib: ``pip install 'parallelkit[joblib]'``. Call it once per program; calling it again does no
+    harm.
     """
     try:
         from joblib import register_parallel_backend

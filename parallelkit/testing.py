@@ -27,10 +27,10 @@ R = TypeVar("R")
 
 
 class FakeClock:
-    """A substitute for ``time.monotonic`` that moves only when it is told to.
+    """A substitute for ``time.monotonic`` that moves only when told to.
 
-    Call it for the current instant, in seconds. ``advance`` moves it by seconds, ``jump`` to an instant; both
-    make the calls scheduled by ``call_at`` on the way, each at its own instant. It never goes back.
+    Call it to get the current time in seconds. ``advance`` moves it by seconds, ``jump`` to an instant; on
+    the way both make the calls scheduled by ``call_at``, each at its own time. It never goes back.
 
     >>> clock = FakeClock()
     >>> clock.call_at(2, lambda: print("it is", clock()))
@@ -81,19 +81,18 @@ class FakeClock:
 
 
 class inline_runs:  # noqa: N801  # used as a function
-    """Make every run that is started in this ``with`` block inline and deterministic; ``as`` gives its clock.
+    """Make every run started in this ``with`` block inline and deterministic; ``as`` gives its clock.
 
-    ``run_parallel``, ``iter_parallel``, ``map_reduce``, ``first_success`` and ``http.fetch`` then run
-    their tasks one after another in the calling thread, in input order (or by ``priority``),
-    whatever ``executor`` and ``max_workers`` say. No thread or process is started, an executor that
-    was given is not touched, and a breakpoint or a mock is hit as in a plain loop.
+    ``run_parallel``, ``iter_parallel``, ``map_reduce``, ``first_success`` and ``http.fetch`` then run their
+    tasks one after another in the calling thread, in input order (or by ``priority``), whatever ``executor``
+    and ``max_workers`` say. No thread or process is started, an executor that was given is not touched, and
+    breakpoints and mocks work as in a plain loop.
 
-    Time is the time of ``clock`` (default: a new one at 0), and every wait moves it instead of waiting:
-    a backoff, a Retry-After, a rate limit, a ``run_timeout`` or a coroutine's sleep of a day takes no longer
-    than one of a second. A backoff lasts its whole delay, without the random part. A function simulates
-    that it takes time by ``clock.advance(seconds)``; if that exceeds its ``timeout``, its outcome is a
-    ``TaskTimeout``. Starts before the block do not count for a ``RateLimit`` in it, nor those in the block
-    after it.
+    Time is that of ``clock`` (default: a new one at 0), and every wait moves the clock instead of waiting: a
+    backoff, a Retry-After, a rate limit, a ``run_timeout`` or a coroutine's sleep. A backoff lasts its whole
+    delay, without the random part. To simulate a slow function, let it call ``clock.advance(seconds)``; if
+    that exceeds its ``timeout``, it fails with ``TaskTimeout``. A ``RateLimit`` has no memory from outside
+    the block, and keeps none from it.
 
     >>> from parallelkit import Retry, run_parallel
     >>> def refuse(item):
@@ -104,9 +103,9 @@ class inline_runs:  # noqa: N801  # used as a function
     (3, 50.0)
 
     It applies to the code that the block calls (through a context variable), but not to threads that this
-    code starts itself, nor to the ``submit`` and ``map`` of an executor. Tasks that wait for one another
-    cannot run this way. It also decorates a function or a coroutine function: each call is then a block
-    of its own. TypeError for a class, and for a generator function, whose body runs after the call has returned.
+    code starts itself, nor to ``submit`` and ``map`` of an executor. Tasks that wait for one another cannot
+    run this way. As a decorator of a function or coroutine function it makes each call such a block.
+    TypeError for a class, and for a generator function, whose body runs after the call has returned.
     """
 
     # Not a generator with contextlib, which sets attributes of an error that may not allow it.
@@ -248,7 +247,8 @@ def complete(
 def open_loop(clock: FakeClock) -> Any:
     """Return an event loop that jumps to its next timer when there is nothing else to do.
 
-    While it waits for a thread (``asyncio.to_thread``), a timer takes real time, or each timeout would strike at once.
+    While it waits for a thread (``asyncio.to_thread``), a timer takes real time, or each timeout would strike
+    at once.
     """
     import asyncio
     import selectors

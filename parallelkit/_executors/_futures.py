@@ -86,25 +86,25 @@ class _Pool(OwnExecutor, Executor):
 class ThreadExecutor(_Pool):
     """A pool of threads: a drop-in replacement for ``concurrent.futures.ThreadPoolExecutor``.
 
-    ``max_workers``: default ``min(32, cpus + 4)``. ``initializer(*initargs)`` is called once in each thread; if it
-    raises, or takes over five minutes, the executor is broken. Without an initializer, a thread ends after
-    5 s without work. Raises TypeError or ValueError for bad arguments. A submitted call costs about 30 µs, a task
-    of a run on this executor about 2 µs.
+    ``max_workers``: default ``min(32, cpus + 4)``. ``initializer(*initargs)`` is called once in each thread; if
+    it raises, or takes over five minutes, the executor is broken. Without an initializer, a thread ends after
+    5 s without work. Raises TypeError or ValueError for bad arguments. A submitted call costs about 30 µs, a
+    task of a run on this executor about 2 µs.
 
     Beyond the standard pool:
 
-    - ``timeout``: seconds per call, from its start. An overdue call ends in ``TaskTimeout`` and its thread
-      is abandoned: it neither occupies a slot nor keeps the interpreter from exiting. The timeout also
-      applies to each attempt of a run on this executor that has none of its own.
+    - ``timeout``: seconds per call, from its start. An overdue call fails with ``TaskTimeout``, and its thread
+      is abandoned: it neither occupies a slot nor keeps the interpreter from exiting. The timeout is also the
+      default for runs on this executor.
     - Calls see the context variables of ``submit``'s caller.
-    - ``run_parallel`` takes the executor as ``executor=``, which keeps threads warm between runs.
+    - Pass it to ``run_parallel`` as ``executor=`` to keep threads warm between runs.
     - A call may submit others to the same executor and wait for them by ``result``, ``exception`` or
       ``map``: it lends them its slot meanwhile. ``wait`` and ``as_completed`` lend nothing: used within a
-      call, on futures of the same executor, they wait for ever once such calls hold every slot.
+      call, on futures of the same executor, they wait forever once such calls hold every slot.
 
     As with a standard pool, a signal handler must not use the executor that it interrupts: it would wait
     for a lock that its own thread holds. Let it raise, or set a flag. Once a process has used the executor,
-    a forked child must make one of its own.
+    a forked child must create its own.
 
     >>> from parallelkit import ThreadExecutor
     >>> with ThreadExecutor(4) as executor:
@@ -140,22 +140,23 @@ class ProcessExecutor(_Pool):
 
     ``max_workers``: default the usable cpus. ``initializer(*initargs)`` is called once in each worker; if it
     raises, or takes over five minutes, the executor is broken. ``max_tasks_per_child``: a worker is replaced
-    after this many calls (default: never). ``mp_context`` is accepted and unused: workers are fresh interpreters,
-    never forks. Raises TypeError or ValueError for bad arguments, NotImplementedError without Linux 5.4 or
-    newer. A submitted call costs about 0.1 ms, a task of a run on this executor about a microsecond.
+    after this many calls (default: never). ``mp_context`` is accepted but unused: workers are fresh
+    interpreters, never forks. Raises TypeError or ValueError for bad arguments, NotImplementedError without
+    Linux 5.4 or newer. A submitted call costs about 0.1 ms, a task of a run on this executor about a microsecond.
 
     Beyond the standard pool:
 
-    - A worker that dies costs only the call that it ran (``WorkerDied``); the executor goes on.
-    - ``timeout``: seconds per call, from its start. The process of an overdue call is killed. The timeout
-      also applies to each attempt of a run on this executor that has none of its own.
+    - If a worker dies, only the call that it ran fails, with ``WorkerDied``; the executor goes on.
+    - ``timeout``: seconds per call, from its start. The process of an overdue call is killed. The timeout is
+      also the default for runs on this executor.
     - Lambdas, closures and functions of ``__main__`` work, and no main guard is needed.
+    - Pass it to ``run_parallel`` as ``executor=`` to keep workers warm between runs.
     - One Ctrl-C ends the ``with`` block, or the program: calls that are not done raise ``TaskCancelled``, and
       their workers are killed.
 
     As with a standard pool, a signal handler must not use the executor that it interrupts: it would wait
-    for a lock that its own thread holds. Let it raise, or set a flag. A forked child must make an executor
-    of its own.
+    for a lock that its own thread holds. Let it raise, or set a flag. A forked child must create its own
+    executor.
 
     >>> from parallelkit import ProcessExecutor
     >>> with ProcessExecutor(2) as executor:
@@ -190,8 +191,8 @@ class ProcessExecutor(_Pool):
         """As ``Executor.map``. ``chunksize`` calls are sent to a worker as one chunk, and share its fate.
 
         If a call raises, those before it keep their values, and those after it in its chunk are not made. If
-        the executor has a ``timeout``, which bounds one call, each call is sent by itself.
-        ``run_parallel(fn, items, executor=…)`` makes batches in which each call keeps an outcome of its own.
+        the executor has a ``timeout``, which applies to a single call, each call is sent separately.
+        ``run_parallel(fn, items, executor=…)`` makes batches in which each call keeps its own outcome.
         """
         size = check_count("chunksize", chunksize)
         if size == 1 or self._timeout is not None:
