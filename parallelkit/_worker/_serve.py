@@ -128,9 +128,9 @@ class _Worker:
         return file
 
     def _set_up(self, setup: dict[str, Any]) -> bool:
+        _channel.set_outer_width(setup["width"])  # first: ``site`` may run code that asks whether this is a worker
         furnish(setup)
         self.slots = Slots(self.ring, self.outbox, setup["blocks"])
-        _channel.set_outer_width(setup["width"])
         forward_logs(self._send_record, setup["levels"], setup["disabled"])
         if setup["captured"]:
             capture_warnings()

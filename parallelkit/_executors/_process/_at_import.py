@@ -12,6 +12,7 @@ from importlib import _bootstrap
 from typing import Any
 
 from parallelkit._executors._process._preload import module_for
+from parallelkit._worker._channel import is_worker
 
 _locks: dict[str, object] = _bootstrap._module_locks  # type: ignore[attr-defined]  # of modules that are being imported
 _TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
@@ -20,11 +21,6 @@ _LOOKS = ("BINGET", "LONG_BINGET")
 
 class AtImportError(RuntimeError):
     """A worker is importing a module, and other workers were to be given something of that module."""
-
-
-def is_worker() -> bool:
-    """Whether this process is a worker: only workers load the module that serves tasks."""
-    return "parallelkit._worker._serve" in sys.modules
 
 
 def refuse_function(fn: object) -> None:

@@ -18,7 +18,7 @@ from parallelkit._executors._process._search_path import modules_off, search_pat
 from parallelkit._executors._width import usable_cpus
 from parallelkit._system import environment
 from parallelkit._worker import _channel, _kernel
-from parallelkit._worker._channel import outer_width
+from parallelkit._worker._channel import is_worker, outer_width
 from parallelkit._worker._travel import pack
 
 ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
@@ -133,7 +133,7 @@ def _environment(width: int) -> dict[str, str]:
     """The parent's environment, with the cpus shared out among the workers' numerical libraries."""
     cpus = usable_cpus() // outer_width()
     shares, own = dict.fromkeys(THREADS, str(max(1, cpus // width))), environment()
-    if _channel.is_worker():  # its workers are to share what it was given itself
+    if is_worker():  # its workers are to share what it was given itself
         given = dict.fromkeys(THREADS, str(max(1, cpus))).items()
         own = dict(own.items() - given)
     return {**shares, **own}

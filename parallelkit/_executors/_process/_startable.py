@@ -9,9 +9,9 @@ from functools import cache
 from typing import NoReturn
 
 from parallelkit._executors._greenlets import patched_by
-from parallelkit._executors._process._at_import import is_worker
 from parallelkit._executors._process._spawn import ENTRY
 from parallelkit._system import read
+from parallelkit._worker._channel import is_worker
 from parallelkit._worker._kernel import pidfd_open
 
 INSTEAD = (
