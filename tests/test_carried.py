@@ -119,9 +119,9 @@ def test_a_partial_of_it_is_no_other_function(executor, script):
     own = partial(script["keep"], kept := [])
     assert ([1, 1], []) == ([executor.submit(own, 0).result() for _ in range(2)], kept)
     with pytest.raises(AssertionError, match="not called here"):
-        _carried.carry((own, (), {}), CarriedClasses(mapped=True), several=False)[0]()
+        _carried.carry((own, (), {}), CarriedClasses(None), several=False)[0]()
     loads.note = "mine"
-    assert loads is _carried.carry((loads, (), {}), CarriedClasses(mapped=True), several=False)[0]
+    assert loads is _carried.carry((loads, (), {}), CarriedClasses(None), several=False)[0]
 
 
 @pytest.mark.parametrize("of", ["lambda held: lambda: len(held)", "lambda held: held.__len__"])
@@ -303,21 +303,21 @@ def test_a_worker_keeps_a_function_of_runs_as_it_was_last(monkeypatch, script):
 
 def test_who_looks_for_names_of_the_script_in_a_call_finds_none(script):
     """The pickle of a call contains no name of the script; otherwise it would be pickled a second time, with the slower cloudpickle."""
-    call = _carried.carry((script["loads"], (1,), {}), CarriedClasses(mapped=True), several=False)
+    call = _carried.carry((script["loads"], (1,), {}), CarriedClasses(None), several=False)
     assert b"__main__" not in pack(call)
 
 
 def test_a_chunk_of_calls_keeps_its_function(script):
     """The caller's chunk still has the function itself, which messages name, and which is packed anew with later chunks."""
     chunk = Chunk(script["loads"])
-    carried, *_ = _carried.carry((chunk, ([(1,)],), {}), CarriedClasses(mapped=True), several=False)
+    carried, *_ = _carried.carry((chunk, ([(1,)],), {}), CarriedClasses(None), several=False)
     assert [script["loads"], _carried.Carried] == [chunk.fn, type(carried.fn)]
 
 
 def test_the_function_of_a_module_goes_by_its_name(executor):
     """A function of a module is sent by its name."""
     call = (submitted, (1,), {})
-    assert call == _carried.carry(call, CarriedClasses(mapped=True), several=False)
+    assert call == _carried.carry(call, CarriedClasses(None), several=False)
 
 
 def test_functions_of_many_tasks_are_packed_once_for_each_portion_of_them(script, executor, monkeypatch):

@@ -115,7 +115,7 @@ def test_small_items_between_large_ones_are_packed_far_ahead():
 def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
     """Once all runs of an engine have many blocks, smaller buffers travel in the pickles, until some of the blocks come back."""
     monkeypatch.setattr(_packing, "limit", lambda: 8 * (QUEUED_FILES + 8))
-    pack, classes = Packer(BlockPool(), calls=False), CarriedClasses(mapped=True)
+    pack, classes = Packer(BlockPool(), calls=False), CarriedClasses(None)
     payloads = [pack(MIDDLING, classes) for _ in range(100)]
     assert QUEUED_FILES + 8 == sum(type(payload) is Buffered for payload in payloads)
     assert Buffered is type(pack(LARGE, classes))

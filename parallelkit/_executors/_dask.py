@@ -5,6 +5,7 @@ How it works, and why this way: docs/design/dask-engine.md.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from parallelkit._executors._cluster._client_run import NOBODY_YET, ClientRun
@@ -15,7 +16,7 @@ from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._decode import decode_lost
 from parallelkit._executors._process._lane import Lane, Lost, Record, Span
-from parallelkit._executors._process._packing import Pack, taken_by
+from parallelkit._executors._process._packing import Packing, taken_by
 from parallelkit._executors._processes import ProcessPort
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import pack, pack_by_value
@@ -75,8 +76,8 @@ class DaskPort(ProcessPort):
             return max(room, NOBODY_YET - self._pending) if room and not self.client_run.threads else room
         return max(self._engine.max_workers - self._pending, 0 if self._pending else 1)
 
-    def _packer(self, supervisor: object) -> Pack:
-        return pack_for_afar
+    def _new_packing(self, width: Callable[[], int]) -> Packing:
+        return Packing(width, pack_for_afar, self._job)
 
     def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], tuple[int, int]]:
         if isinstance(event, Vanished):

@@ -15,7 +15,7 @@ from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
 from parallelkit._executors._process._pace import Paces
-from parallelkit._executors._process._packing import Pack, Packer, Packing, all_atoms, taken_by
+from parallelkit._executors._process._packing import Packer, Packing, all_atoms, taken_by
 from parallelkit._executors._process._payload import Payload
 from parallelkit._executors._process._preload import module_for
 from parallelkit._executors._process._records import handle
@@ -118,7 +118,7 @@ class ProcessPort(Port):
         self._engine, self._supervisor = engine, supervisor
         self._lane, self._job, self.late = lane, job, lane.late
         self._pending = 0  # tickets that were handed over and have not come out of ``wait``
-        self._packing = Packing(lambda: engine.max_workers, self._packer(supervisor), job, lane.definitions)
+        self._packing = self._new_packing(lambda: engine.max_workers)
         self._seconds = 0.0  # spent on packing and unpacking
         self._ended: list[Block | Ended] = []
         self._opening: Opening | None = None
@@ -129,8 +129,9 @@ class ProcessPort(Port):
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
 
-    def _packer(self, supervisor: Supervisor) -> Pack:
-        return Packer(supervisor.blocks, calls=self._job.fn is None)
+    def _new_packing(self, width: Callable[[], int]) -> Packing:
+        pack = Packer(self._supervisor.blocks, calls=self._job.fn is None)
+        return Packing(width, pack, self._job, self._lane.definitions)
 
     def room(self) -> int:
         """The free slots, for an exact job; for others, enough that no worker starves, within the limits of memory."""

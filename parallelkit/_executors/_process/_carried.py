@@ -52,13 +52,14 @@ class Carried:
 class CarriedClasses:
     """Has a class that many items bring packed once for all of them, apart; for the rest, it leaves classes to ``Editions``.
 
-    ``mapped``: an array that is a file is sent as the file's name with a class or a function, though not with the items themselves.
-    ``definitions``: what the items may refer to by number, if there are workers that know it.
+    ``definitions``: what the items may refer to by number; None for workers on other machines, which are not sent these.
+    There may be other files there, too. Here, an array that is a file is sent as the file's name with a class or a function,
+    though not with the items themselves.
     """
 
-    def __init__(self, mapped: bool, definitions: Definitions | None = None) -> None:
+    def __init__(self, definitions: Definitions | None) -> None:
         self.by_file = False
-        self.mapped = mapped
+        self.mapped = definitions is not None
         self.known: dict[int, Any] = {}
         self.editions = Editions()
         self.seen: set[type] = set()

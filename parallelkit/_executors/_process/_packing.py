@@ -55,7 +55,10 @@ MOST_CLASSES = 64
 
 
 class Packing:
-    """The items that wait to be packed, and how many may be: an item's size is known only once it is packed."""
+    """The items that wait to be packed, and how many may be: an item's size is known only once it is packed.
+
+    ``definitions``: as in ``CarriedClasses``.
+    """
 
     def __init__(
         self, width: Callable[[], int], pack: Pack, job: Job, definitions: Definitions | None = None
@@ -68,9 +71,8 @@ class Packing:
         self._pack = pack
         self._job = job
         self._neighbours = Neighbours()
-        self._mapped = isinstance(pack, Packer)  # on other machines there may be other files
-        self._definitions = definitions if self._mapped else None  # nor are those sent there
-        self._classes = self._new_classes()
+        self._definitions = definitions
+        self._classes = CarriedClasses(definitions)
         self._latest: tuple[object, str] = None, ""  # a call's function, and its module
 
     def space(self, ahead: int) -> int:
@@ -113,13 +115,10 @@ class Packing:
     def _looked_at(self) -> CarriedClasses:
         """The script's classes in items: those of a run are looked at once, as its function is; those of calls each time."""
         if self._job.fn is None:
-            return self._new_classes()  # not kept: it refers to the function of its last call
+            return CarriedClasses(self._definitions)  # not kept: it refers to the function of its last call
         if len(self._classes.seen) > MOST_CLASSES:
-            self._classes = self._new_classes()
+            self._classes = CarriedClasses(self._definitions)
         return self._classes
-
-    def _new_classes(self) -> CarriedClasses:
-        return CarriedClasses(self._mapped, self._definitions)
 
     def _packed(self, ticket: Ticket, classes: CarriedClasses) -> Payload:
         index, _, item, _ = ticket
