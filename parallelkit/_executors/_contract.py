@@ -51,8 +51,8 @@ class Job(NamedTuple):
     - ``ended``: whether all tasks have been read, so that only retries can follow; called from any thread.
     - ``patient``: nobody sees a success before the run is over, so successes may be reported late.
       Never set together with ``exact``.
-    - ``guard``: entered around what may take long as a port is opened: pickling the job, which runs the caller's
-      own code, and asking a cluster. Ctrl-C may be raised there alone.
+    - ``guard``: entered around what runs the caller's own code in the run's thread (tasks, pickling, unpickling), and
+      around asking a cluster as a port is opened. Ctrl-C may be raised there alone.
     """
 
     fn: Callable[..., Any] | None

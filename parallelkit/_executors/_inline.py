@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from parallelkit._executors._contexts import Variables
@@ -35,9 +34,8 @@ class InlinePort(Port):
 
     def __init__(self, job: Job) -> None:
         self.failure: Exception | None = None
-        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext  # around the caller's own code
         self._heard: Callable[[int, float], object] = lambda index, at: None
-        self._call = call_with(job)
+        self._call, self._guard = call_with(job), job.guard
         self._variables = Variables(InlineEngine(), initialized=False)
         self._queue: deque[Ticket] = deque()
         self._gate = Gate()
@@ -58,7 +56,7 @@ class InlinePort(Port):
         index, started = ticket[0], self.now()
         self._heard(index, started)
         try:
-            with self.guard():
+            with self._guard():
                 value = self.run(ticket)
         except BaseException as error:
             if ends_program(error):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from itertools import count
 from typing import Any
@@ -123,8 +123,6 @@ class ProcessPort(Port):
         self._ended: list[Block | Ended] = []
         self._opening: Opening | None = None
         self._interrupted = self._woken = self._withdrawn = False
-        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Entered around pickling and unpickling, which run the caller's own code."""
         supervisor.pool.lanes.append(lane)
         if supervisor.broken is not None:
             lane.fail(supervisor.broken)
@@ -175,7 +173,7 @@ class ProcessPort(Port):
         payloads: list[Payload] = []
         ahead, began = self._pending - len(self._packing.line), monotonic()
         try:
-            with self.guard():
+            with self._job.guard():
                 self._packing.pack(ahead, good, payloads, self._ended)
         finally:
             self._seconds += monotonic() - began
@@ -232,7 +230,7 @@ class ProcessPort(Port):
         if isinstance(event, Lost):
             return [decode_lost(event, self._job.label)], taken_by(event.batch)
         began = monotonic()
-        with self.guard() if event.columns.heap or event.columns.files else nullcontext():
+        with self._job.guard() if event.columns.heap or event.columns.files else nullcontext():
             ended = self._finish(event)
         self._seconds += monotonic() - began
         return ended, taken_by(event.batch)

@@ -73,8 +73,6 @@ class Collected:
     def _loop(self, engine: Engine, port: Port) -> Loop:
         plan, interrupt = self._plan, self._interrupt
         interrupt.wake = port.wake
-        if hasattr(port, "guard"):  # it runs code of the caller in this thread: tasks, or what pickling calls
-            port.guard = interrupt.user_code
         enter = partial(plan.enter, self.ledger)
         source = DirectSource(plan.intake, plan.window(engine), interrupt, enter)
         loop = plan.loop(self.ledger, self._key, port, source)
