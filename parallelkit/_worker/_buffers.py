@@ -170,28 +170,26 @@ class OutBlocks:
 
     def put(self, buffers: list[memoryview[int]], spans: list[Span], size: int) -> int | None:
         """Copy the buffers into a block and return its number; None if all are taken, because the parent reads slowly."""
-        number = self._find(size)
-        if number is None:
-            return None
-        if self._leases[number] == FREE and number < len(self._blocks) and self._blocks[number].size >= size:
-            self._blocks[number].fill(buffers, spans)
-        else:
-            self._make(number, buffers, spans, size)
-        self._leases[number] = FILLED
-        return number
-
-    def _find(self, size: int) -> int | None:
-        """The smallest free block that fits, else the number for a new one, which may replace one that is too small or given up."""
         free = [number for number in range(len(self._blocks)) if self._leases[number] == FREE]
         fitting = [number for number in free if self._blocks[number].size >= size]
         if fitting:
-            return min(fitting, key=lambda number: self._blocks[number].size)
+            number = min(fitting, key=lambda number: self._blocks[number].size)
+            self._blocks[number].fill(buffers, spans)
+        elif (number := self._number_for_new(free)) >= 0:
+            self._make(number, buffers, spans, size)
+        else:
+            return None
+        self._leases[number] = FILLED
+        return number
+
+    def _number_for_new(self, free: list[int]) -> int:
+        """The number for a new block, which may replace one that is given up or too small; -1 if all are taken."""
         given_up = bytes(self._leases[: len(self._blocks)]).find(GIVEN_UP)
         if given_up >= 0:
             return given_up
         if len(self._blocks) < self._limit:
             return len(self._blocks)
-        return free[0] if free else None
+        return free[0] if free else -1
 
     def _make(self, number: int, buffers: list[memoryview[int]], spans: list[Span], size: int) -> None:
         fd, size = new_block(buffers, spans, size)
