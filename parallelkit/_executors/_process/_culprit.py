@@ -9,10 +9,10 @@ from contextvars import ContextVar
 from types import FunctionType, MethodType
 from typing import Any, TypeAlias
 
-from parallelkit._executors._process._captures import given, numbered, variables
+from parallelkit._executors._process._captures import given, goes_by_value, numbered, variables
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._worker import _connections, _script
+from parallelkit._worker import _connections
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
 
@@ -155,8 +155,7 @@ def _by_class(thing: object) -> Found | None:
     owner = thing.__self__ if isinstance(thing, MethodType) else thing
     last = owner if isinstance(owner, type) else type(owner)
     for cls in reversed(last.__mro__[:-1]):
-        by_value = cls.__module__ in _script.NAMES or "<locals>" in cls.__qualname__
-        why = _flaw(cls) if by_value else None
+        why = _flaw(cls) if goes_by_value(cls) else None
         if why is not None:
             for name, value in vars(cls).items():
                 flaw = _flaw(value, past=cls) if name != "_abc_impl" else None  # never pickled
