@@ -50,7 +50,6 @@ class Worker(Holding):
         self.refusal: bytes | None = None  # what its initializer raised
         self.doomed = False  # it is about to be killed, and no commit counts any more
         self.overdue = False  # killed because its attempt overran the timeout
-        self.in_danger = False  # its attempt will soon be overdue
         self.overran = False  # killed because it took too long to start, or to load a function
         self.garbage = False  # killed because what it writes makes no sense
         self.dismissed = False  # killed because its lane was closed
@@ -184,10 +183,11 @@ class Worker(Holding):
             return running[1]
         return 0.0 if self.wire.loading else inf
 
-    def watch(self, now: float) -> None:
+    def watch(self, now: float) -> bool:
         """Kill it if its attempt is overdue; else set ``check_at`` to when that can next be so. Raises GarbageError.
 
         It is held first, so that a commit at the last moment counts, and no other attempt begins only to be killed.
+        Returns whether a spare should be ready, since the attempt will soon be overdue.
         """
         if now >= self.deadline:
             self.deadline = inf
@@ -199,17 +199,17 @@ class Worker(Holding):
         running = self.running()
         if running is None:
             self._watch_standstill(now)
-            return
+            return False
         if not running[1] <= monotonic():
             raise GarbageError("an attempt that begins in the future")
         limit = LOAD_LIMIT if self.wire.loading_in_task else shortest_timeout([running[0]])
         due = running[1] + limit
         early = due - min(FORESIGHT, limit / 2)
-        self.in_danger = now >= early
-        if now < due:
-            self.check_at = min(due if self.in_danger else early, self.check_at)
-        else:
+        if now >= due:
             self._end_overdue(now)
+        else:
+            self.check_at = min(due if now >= early else early, self.check_at)
+        return now >= early
 
     def _watch_standstill(self, now: float) -> None:
         """Replace a worker that has work and does nothing: a task in it must have read the frames that were for it."""

@@ -178,8 +178,7 @@ class Supervisor:
         self._starter.check(now)
         for worker in self.pool.everybody():
             if now >= worker.check_at or now >= worker.deadline:
-                self._watch(worker, now)
-                self.pool.wants_spare |= worker.in_danger
+                self.pool.wants_spare |= self._watch(worker, now)
         self._offered = False
         self.pool.assign(now)
         self.pool.forget_blocks(self.blocks.dropped)
@@ -233,11 +232,12 @@ class Supervisor:
             worker.condemn()
             return False
 
-    def _watch(self, worker: Worker, now: float) -> None:
+    def _watch(self, worker: Worker, now: float) -> bool:
         try:
-            worker.watch(now)
+            return worker.watch(now)
         except GarbageError:
             worker.condemn()
+            return False
 
     def _startable(self, wanted: int) -> int:
         return self._starter.startable(wanted, len(self.pool.workers), self.pool.wants_spare)
