@@ -8,8 +8,7 @@ from mmap import mmap
 from parallelkit._raised import add_note, describe_error
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
-from parallelkit._worker._call_functions import unpack_call
-from parallelkit._worker._channel import DEFINITIONS
+from parallelkit._worker._call_functions import CACHED, unpack_call
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -46,7 +45,7 @@ def kept_function(name: str, packed: bytes) -> Any:
     blob, fn = _kept.pop(name, (b"", None))
     if blob != packed:
         fn = unpack(packed[::-1])
-        if len(_kept) >= DEFINITIONS:
+        if len(_kept) >= CACHED:
             del _kept[next(iter(_kept))]
     _kept[name] = packed, fn  # now the most recent
     return fn
