@@ -10,7 +10,6 @@ class Definitions:
 
     def __init__(self, lane: int) -> None:
         self.lane = lane
-        self._first = lane * DEFINITIONS
         self._numbers: dict[bytes, int] = {}
         self.blobs: list[bytes] = []
 
@@ -22,5 +21,5 @@ class Definitions:
         if len(self.blobs) == DEFINITIONS:
             return blob
         self.blobs.append(blob)  # first: if Ctrl-C comes here, it is sent twice, and not never
-        self._numbers[blob] = number = self._first + len(self.blobs) - 1
+        self._numbers[blob] = number = self.lane * DEFINITIONS + len(self.blobs) - 1
         return number

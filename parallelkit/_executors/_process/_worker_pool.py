@@ -265,7 +265,8 @@ class WorkerPool:
         if not idle or self._waiting_lanes():
             return
         for worker in self.workers:
-            if worker.garbage or worker.pending <= (not self._could_go_elsewhere(worker)):
+            stays = 0 if self._could_go_elsewhere(worker) else 1  # the attempt that runs, or is the next to
+            if worker.garbage or worker.pending <= stays:
                 continue  # its ring is not read any more, or nothing waits there
             if worker.held is not None:
                 due = worker.held_at + LOOK
