@@ -112,6 +112,19 @@ def test_small_items_between_large_ones_are_packed_far_ahead():
     assert (0, 0) == (packed.packing.bytes, packed.packing.files)
 
 
+def test_any_number_of_items_may_be_refused():
+    """What the next item may take is expected to be less after each that could not be packed, but never nothing."""
+
+    def refuse(item, classes):
+        raise TypeError
+
+    packing = Packing(lambda: 2, refuse, Job(len))
+    for index in range(1100):  # a half to this power is 0.0
+        packing.line.append((index, 1, None, None))
+        packing.pack(0, [], [], refused := [])
+        assert 1 == len(refused)
+
+
 def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
     """Once all runs of an engine have many blocks, smaller buffers travel in the pickles, until some of the blocks come back."""
     monkeypatch.setattr(_packing, "limit", lambda: 8 * (QUEUED_FILES + 8))

@@ -40,7 +40,6 @@ QUEUED_FILES = 32  # of them that hold a descriptor, or two for each worker if t
 SHARE = 8  # ... at most one in eight of the descriptors that the process may have: workers need some, too
 SHORT = 1024  # a str or bytes up to this length is an atom
 FEW = 16  # atoms in a tuple that is handled like one
-UNBOUNDED = 1 << 30
 FADING = 0.5  # what is left of the largest size each time that some are packed: one in a million must not slow down the rest
 
 ATOMS: frozenset[type] = frozenset([int, float, bool, type(None), complex, Decimal, date, timedelta])
@@ -77,8 +76,6 @@ class Packing:
 
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
-        if self._largest <= 1:
-            return UNBOUNDED
         width = self._width()
         if self.files and self.files >= min(max(2 * width, QUEUED_FILES), max(1, limit() // SHARE)):
             return 0
@@ -93,7 +90,7 @@ class Packing:
         """
         space, classes = self.space(ahead), self._looked_at()
         if self.line and space > 0:
-            self._largest *= FADING
+            self._largest = max(1.0, self._largest * FADING)
         while self.line and space > 0:
             ticket = self.line[0]  # removed only when it is dealt with: Ctrl-C may interrupt this
             try:
