@@ -152,7 +152,7 @@ def run_parallel(
     - ``run_timeout``: limit for the whole run. When it expires, the results so far are returned, and all other
       tasks are cancelled. It cannot take effect while the input, ``key`` or ``then`` blocks this thread; the
       workers go on meanwhile.
-    - ``retries``: how many more times a failed task is tried, or a ``Retry``, or a ``tenacity.Retrying``.
+    - ``retries``: how many more times a failed task is tried (default 0), or a ``Retry``, or a ``tenacity.Retrying``.
     - ``on_error``: "collect" (default), or "raise": stop at the first final failure and raise its error. Tasks
       cancelled by ``run_timeout``, or because threads hang in every slot, have not failed: see
       ``Results.stopped``.
