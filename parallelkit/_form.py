@@ -52,8 +52,6 @@ def check_form(fn: Any, items: Any, options: Checked) -> Iterable[Any]:
     name, source = ("tasks", fn) if items is UNSET else ("items", items)
     if not is_iterable(source):
         raise TypeError(f"{name} must be iterable, got {source!r}{way_to_iterate(source)}")
-    if getattr(source, "shape", None) == ():
-        raise TypeError(f"{name} must be iterable, got {source!r}, an array of no dimension")
     check_whole(name, source)
     if items is not UNSET:
         check_no_tasks(items)

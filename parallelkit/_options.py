@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
@@ -197,24 +196,9 @@ def _check_executor(executor: Any) -> None:
     elif isinstance(executor, type):
         hint = "pass an object of it, not the class"
     elif callable(getattr(executor, "submit", None)):
-        hint = _asked_besides(executor)
-        if not hint:
-            return
+        return
     others = ", a concurrent.futures.Executor or a dask Client"
     _check_choice("executor", executor, EXECUTORS, others, hint)
-
-
-def _asked_besides(executor: Any) -> str:
-    """Say what else ``submit`` requires beside the function (pebble's ``ProcessPool``: a timeout), if anything: that is another interface."""
-    if isinstance(executor, Executor):
-        return ""
-    try:
-        _, *besides = signature(executor.submit).parameters.values()
-    except (TypeError, ValueError):  # it has no signature
-        return ""
-    open_ended = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
-    asked = [one.name for one in besides if one.default is Parameter.empty and one.kind not in open_ended]
-    return f"its submit must be given {asked[0]!r} besides the function" if asked else ""
 
 
 def _check_max_failures(value: Any) -> float | None:
