@@ -704,6 +704,18 @@ def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
     assert [] == list(stream)
 
 
+def test_ctrl_c_between_outcomes_of_an_inline_stream_keeps_what_was_tried():
+    """Inline, where no thread drives the run, Ctrl-C between two outcomes cancels a task that waits for a retry, with its error."""
+    stream = iter_parallel(lambda x: 1 / x, [0, 1], executor="inline", retries=Retry(1, delay=30))
+    assert 1 == next(stream).value
+    with pytest.raises(RunInterrupted) as caught:
+        stream.throw(KeyboardInterrupt)
+    (failure,) = caught.value.results.failures.values()
+    assert (1, TaskCancelled, ZeroDivisionError) == (
+        failure.attempts, type(failure.error), type(failure.error.__cause__),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("executor", ["threads", "inline"])
 def test_an_ordered_stream_holds_no_more_than_its_buffer_while_the_first_is_tried_again(executor):
     """In input order, outcomes behind a task that is retried count as read ahead, so memory stays bounded."""

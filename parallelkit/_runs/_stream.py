@@ -192,9 +192,7 @@ class Stream:
     def rest(self) -> list[Outcome[Any, Any]]:
         """The outcomes that have not been yielded; call it after ``close``."""
         self._cancel_handed()
-        rest = list(self._queue.ready)
-        self._queue.ready.clear()
-        return rest
+        return list(self._queue.ready)
 
 
 @dataclass(eq=False, repr=False, slots=True)
