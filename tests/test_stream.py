@@ -557,22 +557,36 @@ def test_after_a_stop_what_was_read_has_its_outcome(executor, lazy):
     assert source.closed == lazy
 
 
-def test_after_a_stop_unread_tasks_have_their_keys():
-    """After a stop, the rest of sized input is read for its keys, but nothing more runs."""
-    ran = []
+def keyed_by_function(fn, items):
+    return iter_parallel(fn, items, key="k{}".format, **STOPPED)
+
+
+def keyed_by_tasks(fn, items):
+    return iter_parallel([Task(fn, item, key=f"k{item}") for item in items], **STOPPED)
+
+
+def keyed_by_mapping(fn, items):
+    return iter_parallel(fn, {f"k{item}": item for item in items}, **STOPPED)
+
+
+STOPPED = {"max_failures": 1, "max_workers": 1, "buffersize": 3}
+
+
+@pytest.mark.parametrize("keyed", [keyed_by_function, keyed_by_tasks, keyed_by_mapping])
+def test_after_a_stop_unread_tasks_have_their_keys(keyed, monkeypatch):
+    """After a stop, the rest of sized input is read for its keys, if these are made of it, but nothing more runs."""
+    monkeypatch.setattr("parallelkit._runs._stream.WIDEST", 200)
+    ran, many = [], 500
 
     def task(item):
         ran.append(item)
         raise OSError(item)
 
-    stream = iter_parallel(
-        task, range(500), max_failures=1, max_workers=1, buffersize=3, key=lambda item: f"k{item}"
-    )
-    outcomes = list(stream)
-    assert [f"k{item}" for item in range(500)] == [one.key for one in outcomes]
-    assert list(range(500)) == [one.index for one in outcomes]
+    outcomes = list(keyed(task, range(many)))
+    assert [f"k{item}" for item in range(many)] == [one.key for one in outcomes]
+    assert list(range(many)) == [one.index for one in outcomes]
     assert len(ran) <= 3
-    assert 497 <= sum(isinstance(one.error, TaskCancelled) for one in outcomes) < 500
+    assert many - 3 <= sum(isinstance(one.error, TaskCancelled) for one in outcomes) < many
 
 
 @in_both
