@@ -718,6 +718,21 @@ def test_ctrl_c_between_outcomes_is_told_with_what_was_not_yielded(monkeypatch):
     assert [] == list(stream)
 
 
+def test_ctrl_c_counts_more_than_what_the_input_raises_as_it_is_closed():
+    """An input whose ``finally`` raises does not take the place of RunInterrupted."""
+
+    def items():
+        try:
+            yield from range(100)
+        finally:
+            raise OSError("the cursor is gone")
+
+    stream = iter_parallel(square, items(), buffersize=2)
+    next(stream)
+    with pytest.raises(RunInterrupted):
+        stream.throw(KeyboardInterrupt)
+
+
 def test_ctrl_c_between_outcomes_of_an_inline_stream_keeps_what_was_tried():
     """Inline, where no thread drives the run, Ctrl-C between two outcomes cancels a task that waits for a retry, with its error."""
     stream = iter_parallel(lambda x: 1 / x, [0, 1], executor="inline", retries=Retry(1, delay=30))
