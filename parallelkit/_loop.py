@@ -69,8 +69,7 @@ class Loop:
         again = grew or self.lapsed
         if not (scheduler.open or again) and self.source.exhausted:
             return False
-        until = self._until(again or read, self.handed or (read and self.eager))
-        scheduler.finish(self._wait(until), self.clock())
+        scheduler.finish(self._wait(self._until(again or read)), self.clock())
         self._tell()
         self.show()
         self._obey()
@@ -172,14 +171,14 @@ class Loop:
             self.stirred = bool(ended) or until is None or self.clock() < until
         return ended
 
-    def _until(self, again: bool, handed: bool) -> float | None:
+    def _until(self, again: bool) -> float | None:
         """The latest instant to wait until: now, if there may be more to read or ``then`` to call."""
         if again:
             return self.clock()
         at = self.scheduler.wake_at()
-        return (
-            at if self.observer is None else self.observer.look_at(self.clock(), at, handed or self.stirred)
-        )
+        if self.observer is None:
+            return at
+        return self.observer.look_at(self.clock(), at, self.handed or self.stirred)
 
     def _tell(self) -> None:
         """Tell the observer what has begun and what has ended."""
