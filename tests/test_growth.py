@@ -217,6 +217,14 @@ def test_a_number_that_a_child_has_ends_an_input_without_end(read, monkeypatch):
         read(tasks(), max_workers=3, buffersize=1, then=then)
 
 
+def test_tasks_read_before_one_whose_number_is_taken_are_run():
+    """Of tasks that are read together and numbered, only those from the one whose number is taken are dropped."""
+    tasks = iter([Task(abs, -5, key=2), lambda: "numbered", lambda: "not"])
+    with pytest.raises(InputError, match="got 2 at positions 0 and 2 of the run") as caught:
+        run_parallel(tasks, executor="inline", then=lambda outcome: None)
+    assert {2: 5, 1: "numbered"} == caught.value.results.to_dict()
+
+
 @pytest.mark.parametrize("key", [UNSET, 3])
 def test_a_child_and_an_item_have_no_key_in_common_though_their_places_are_alike(key):
     """A child and an item may not have the same key, even if both have the same index: the InputError names both positions."""

@@ -122,8 +122,8 @@ def shown(place: int) -> str:
 def as_position(key: Any) -> int | None:
     """The position that equals this key, or None.
 
-    >>> as_position(3), as_position(3.0), as_position("3")
-    (3, 3, None)
+    >>> as_position(3), as_position(3.0), as_position(3.5), as_position("3")
+    (3, 3, None, None)
     """
     if isinstance(key, float):
         return int(key) if key.is_integer() else None
