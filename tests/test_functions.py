@@ -140,6 +140,24 @@ def test_what_is_pickled_of_a_function_is_what_cloudpickle_takes(name, monkeypat
     assert (theirs[0], *theirs[2:]) == (ours[0], *ours[2:])
 
 
+def test_functions_inside_a_function_may_use_modules_within_a_package():
+    """A worker imports these, too, so that it does not say that the package has no such attribute. cloudpickle forgets them."""
+    scope = {"__name__": "__main__"}
+    exec(
+        "import xml.dom.minidom\ndef names():\n return list(xml.dom.minidom.Document.__name__ for _ in 'a')",
+        scope,
+    )
+    _, rest = reduce_function(cloudpickle.Pickler(BytesIO()), scope["names"])[2]
+    assert ["xml.dom", "xml.dom.minidom"] == [module.__name__ for module in rest["_cloudpickle_submodules"]]
+
+
+def test_a_class_inside_a_function_may_use_globals():
+    """The types of its fields, say. cloudpickle forgets what the body of such a class names."""
+    scope = {"__name__": "__main__", "RATE": 7}
+    exec("def rate():\n class Rate:\n  now: int = RATE\n return Rate.now", scope)
+    assert 7 == unpack(pack(scope["rate"]))()
+
+
 def test_a_function_may_use_a_module_that_has_no_package():
     """A module that a program has made itself may lack any attribute."""
     module = types.ModuleType("own")

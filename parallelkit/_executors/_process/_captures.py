@@ -7,6 +7,7 @@ from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from parallelkit._worker._caches import CACHED
+from parallelkit._worker._functions import codes, global_names
 from parallelkit._worker._script import NAMES
 
 
@@ -27,10 +28,8 @@ def numbered(name: str, args: Iterable[Any]) -> dict[str, Any]:
 def variables(function: FunctionType) -> Iterable[tuple[str, Any]]:
     """What a function takes along when it travels by value: its closure, and the globals that it names."""
     yield from zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True)
-    from cloudpickle.cloudpickle import _extract_code_globals
-
     known = function.__globals__
-    yield from ((name, known[name]) for name in _extract_code_globals(function.__code__) if name in known)
+    yield from ((name, known[name]) for name in global_names(function.__code__) if name in known)
 
 
 def _content(cell: CellType) -> object:
@@ -103,11 +102,3 @@ def names(code: CodeType) -> Iterator[str]:
     for each in codes(code):
         yield from each.co_names
         yield from each.co_freevars
-
-
-def codes(code: CodeType) -> Iterator[CodeType]:
-    """The code of a function, and of the functions inside it."""
-    yield code
-    for const in code.co_consts:
-        if isinstance(const, CodeType):
-            yield from codes(const)

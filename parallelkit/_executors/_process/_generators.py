@@ -15,7 +15,6 @@ from types import BuiltinMethodType, CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 from parallelkit._executors._process._captures import (
-    codes,
     functions_of_class,
     given,
     goes_by_value,
@@ -24,6 +23,7 @@ from parallelkit._executors._process._captures import (
     reached,
     variables,
 )
+from parallelkit._worker._functions import codes
 from parallelkit._worker._global_generators import HINT, is_global, may_have_any
 from parallelkit._worker._travel import describe
 
