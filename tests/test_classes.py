@@ -405,6 +405,49 @@ def test_a_task_does_not_pickle_objects_of_the_script_for_processes_that_it_spaw
     assert run(executor, pickle.dumps, script["Doc"]()), "no such process is left"
 
 
+OWN_OBJECTS = """
+import abc, dataclasses, typing
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Point:
+    x: int
+
+Point.ORIGIN = Point(0)  # is unpickled by the class's own __setstate__
+
+class Colour:
+    def __init__(self, name): self.name = name
+    def __eq__(self, other): return self.name == other.name
+    def __hash__(self): return hash(self.name)
+
+Colour.ALL = {Colour("red")}
+
+class Pair(typing.NamedTuple):
+    one: int
+    two: int = 2
+
+Pair.FIRST = Pair(1)
+
+class Shape(abc.ABC):
+    @abc.abstractmethod
+    def area(self): ...
+
+class Dot(Shape):
+    def area(self): return DOT is Dot.FIRST
+
+DOT = Dot.FIRST = Dot()
+
+def own(item):
+    return Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Pair.FIRST.two, DOT.area(), [*vars(Colour)][-1]
+"""
+
+
+def test_a_class_may_have_objects_of_itself_among_its_attributes(executor):
+    """They are made as the class says. Such constants were refused, or made a set in which no object was found again."""
+    scope = {"__name__": "__main__"}
+    exec(OWN_OBJECTS, scope)
+    assert (True, True, 2, True, "ALL") == run(executor, scope["own"], 0)
+
+
 def test_hooks_of_the_script_run_once(executor):
     """An ``__init_subclass__`` or a metaclass that takes arguments, or looks at attributes, has run here; in a worker it runs for new classes only."""
 

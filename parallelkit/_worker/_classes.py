@@ -10,14 +10,14 @@ its *edition* with it (_editions.py), and only attributes that differ from the l
 from __future__ import annotations
 
 from _thread import RLock
-from functools import partial
-from types import MemberDescriptorType, resolve_bases
+from functools import cached_property, partial
+from types import FunctionType, MemberDescriptorType, resolve_bases
 
 from parallelkit._worker import _enums, _script
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
     from typing import Any, Protocol
 
     class Reducer(Protocol):
@@ -44,6 +44,15 @@ TRACKER = -2
 
 HOOK = "__init_subclass__"
 
+ABSTRACT = "__abstractmethods__"
+REGISTRY = "_abc_impl"
+"""For which a pickle has the classes that are registered with an abstract one."""
+
+METHODS = FunctionType, classmethod, staticmethod, property, cached_property
+"""The usual types of attributes that have functions in them."""
+
+PLAIN = str, bytes, int, float, bool, type(None)
+
 _lock = RLock()  # threads of a task may unpickle, too
 
 _once: dict[str, MutableMapping[type, Edition | None]] = {}
@@ -67,7 +76,53 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
     reduced = _enums.reduce_enum(cls, reduced, make_enum) if is_enum else _whole(cls, reduced)
     state, _ = reduced[2]
     state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
-    return reduced if editions is None else editions.reduce(cls, reduced)
+    if editions is not None:
+        reduced = editions.reduce(cls, reduced)
+        if len(reduced) < 6:  # something stands for the class
+            return reduced
+    return reduced if is_enum else _in_order(cls, reduced)
+
+
+def _in_order(cls: type, reduced: Any) -> Any:
+    """The same, but a class that is new at the other end has its first attributes before those after them are unpickled.
+
+    There may be objects of the class among these, such as ``Point.ORIGIN``, and its methods tell how these are made and hashed.
+    """
+    make, spec, (attributes, *others), *rest = reduced
+    order = {name: place for place, name in enumerate(vars(cls))}
+    whole: dict[str, Any] = {}
+    first: dict[str, Any] = {}
+    for name, value in sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))):
+        if name == REGISTRY:
+            whole[name] = value
+            continue
+        alone = isinstance(value, METHODS) or type(value) in PLAIN
+        whole[name] = value if alone else _Called(after, _Called(set_first, cls, first), value)
+        first = first if alone else {}
+        first[name] = value
+    return make, spec, (whole, *others), *rest
+
+
+class _Called:
+    """Stands for what a function returns at the other end."""
+
+    def __init__(self, function: Callable[..., object], *args: object) -> None:
+        self._reduced = function, args
+
+    def __reduce__(self) -> Any:
+        return self._reduced
+
+
+def set_first(cls: type, attributes: Mapping[str, object]) -> None:
+    """Set attributes of a class that has none of its own yet."""
+    if _made().get(cls, NO_EDITION) is None:
+        for name, value in attributes.items():
+            setattr(cls, name, value)
+
+
+def after(_: None, value: object) -> object:
+    """A value that is unpickled after something else."""
+    return value
 
 
 def _whole(cls: type, reduced: Any) -> Any:
@@ -113,10 +168,13 @@ def _make_bare(kind: Any, name: str, bases: tuple[Any, ...], *rest: Any) -> type
         try:
             for cls in hooks:
                 type.__delattr__(cls, HOOK)
-            return cloudpickle._make_skeleton_class(make, name, bases, *rest)  # type: ignore[no-any-return]  # no types
+            bare: type = cloudpickle._make_skeleton_class(make, name, bases, *rest)
         finally:
             for cls, hook in hooks.items():
                 type.__setattr__(cls, HOOK, hook)
+    if ABSTRACT in vars(bare):  # as long as it lacks its methods, which may lead to objects of it
+        type.__setattr__(bare, ABSTRACT, frozenset())
+    return bare
 
 
 def make_enum(*spec: Any) -> type:
@@ -166,6 +224,9 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
         if had[0] >= edition[0]:
             return cls
         attributes = _renewed(cls, attributes, had[1], edition[1])
+    else:  # some have been set already
+        known = vars(cls)
+        attributes = {n: v for n, v in attributes.items() if n not in known or known[n] is not v}
     cloudpickle._class_setstate(cls, (attributes, own))
     if had is None:
         _enums.set_attributes(cls, own)  # nothing for a class that is no enum
