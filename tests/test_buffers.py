@@ -13,6 +13,7 @@ import array_tasks as far
 import numpy as np
 import pytest
 from port_driver import drive, drive_port, opened, wait
+from remote_tasks import give_back
 
 from parallelkit import ProcessExecutor, run_parallel
 from parallelkit._died import WorkerDied
@@ -234,6 +235,25 @@ def test_middling_items_bypass_the_socket_and_are_copied_on_arrival(monkeypatch)
     assert [float(number) for number in range(100)] == seen.values[99][1]
     assert max(counts) <= counts[0] + 2 * QUEUED_FILES
     assert len(alone) >= 100
+
+
+@pytest.mark.parametrize(
+    "item", [[0.5] * 10_000, [np.zeros(10_000), "x" * 100_000], [np.zeros(50_000), ["y"] * 50_000]]
+)
+def test_long_pickles_of_items_bypass_the_socket(monkeypatch, item):
+    """Alone or beside buffers: they would take longer there, and a message of a quarter of a GiB counts as garbage."""
+    lengths, send = [], Wire.send
+    monkeypatch.setattr(
+        Wire, "send", lambda wire, message, *rest: lengths.append(len(message)) or send(wire, message, *rest)
+    )
+    engine = ProcessEngine(1)
+    try:
+        seen = drive(engine, give_back, [item] * 3)
+    finally:
+        engine.close()
+    assert all(str(item) == str(value) for value in seen.values.values())
+    assert len(seen.values) == 3
+    assert max(lengths) < 10_000
 
 
 def test_result_may_be_a_view_of_the_item(engine):

@@ -213,10 +213,16 @@ class InBlocks:
         self._blocks[number] = block = Block(mapping)
         _leases.note(mapping, block)
 
-    def buffers(self, number: int, spans: list[Span]) -> list[memoryview[int] | bytearray]:
-        """The buffers of an item that lies in the block; copies of those for which it is not worth a block if they are kept."""
+    def parts(
+        self, number: int, spans: list[Span], blob: bytes
+    ) -> tuple[bytes, list[memoryview[int] | bytearray]]:
+        """The pickle of an item, which lies behind its buffers in the block if ``blob`` is empty, and the buffers.
+
+        Copies of those for which it is not worth a block if they are kept.
+        """
         views = buffers_in(self._blocks[number].mapping, spans)
-        return [view if len(view) >= _channel.LARGE else bytearray(view) for view in views]
+        blob = blob or bytes(views.pop())
+        return blob, [view if len(view) >= _channel.LARGE else bytearray(view) for view in views]
 
     def give_back(self, number: int) -> None:
         """After the task: if it, or a child of it, has kept part of its item, leave it the block for good, and tell the parent."""

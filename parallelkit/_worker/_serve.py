@@ -197,7 +197,7 @@ class _Worker:
         if how == _channel.BUFFERED_ITEM:
             block, spans, blob = self._learn_block(body)
             return self._run(
-                lambda _: call(load(blob, self.blocks.buffers(block, spans))),
+                lambda _: call(load(*self.blocks.parts(block, spans, blob))),
                 (None,),
                 lambda: self.blocks.give_back(block),
             )
@@ -218,7 +218,7 @@ class _Worker:
         return call, items
 
     def _learn_block(self, body: bytes) -> tuple[int, list[tuple[int, int]], bytes]:
-        """A buffered item: the number of its block, which comes with its first use, the spans in it, the pickle."""
+        """A buffered item: the number of its block, which comes with its first use, the spans in it, the pickle if that is not there."""
         block, spans, blob = loads(memoryview(body)[BATCH_HEAD.size :])
         if (file := self._take_file()) is not None:
             self.blocks.add(block, file)

@@ -21,7 +21,7 @@ from parallelkit._executors._process._culprit import INSIDE, find_culprit, inner
 from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Batch
-from parallelkit._executors._process._payload import Payload, payload_of
+from parallelkit._executors._process._payload import OWN_FILE, Payload, payload_of
 from parallelkit._executors._process._preload import module_for, module_of_class
 from parallelkit._executors._process._reserve import is_shortage, limit, shortage
 from parallelkit._raised import is_of_signal
@@ -222,6 +222,11 @@ class Packer:
         refuse_packed(blob)
         if not apart.buffers and len(blob) < APART:
             return blob
+        if len(blob) >= apart.least and (apart.buffers or len(blob) < OWN_FILE):
+            apart.buffers.append(
+                memoryview(blob)
+            )  # through the socket it would take two to three times as long
+            blob = b""
         payload = self._pool.put(apart.take(), blob) if apart.buffers else payload_of(blob)
         lent = len(self._pool.lent)
         self._apart = self._sparing if lent > QUEUED_FILES and lent >= limit() // SHARE else self._usual
