@@ -34,8 +34,10 @@ class RateLimit:
     An error that says how long to wait (Retry-After or ``retry_after``, up to 300 s) pauses the group of its
     task for that long, whether or not the task is tried again.
 
-    >>> RateLimit(10, per=1)
-    RateLimit(10, per=1)
+    >>> from parallelkit import run_parallel
+    >>> ten_a_second = RateLimit(10, per=1)
+    >>> run_parallel(len, ["a", "bb"], limits=ten_a_second).values()
+    [1, 2]
 
     Raises TypeError or ValueError for ``calls`` below 1 or ``per`` not above 0.
     """
@@ -103,8 +105,10 @@ class ConcurrencyLimit:
     attempt past its ``timeout`` no longer counts. A process has been killed by then, but a thread, or a
     coroutine that could not be cancelled, may still be running.
 
-    >>> ConcurrencyLimit(2)
-    ConcurrencyLimit(2)
+    >>> from parallelkit import run_parallel
+    >>> one_of_each_length = ConcurrencyLimit(1, by=len)
+    >>> run_parallel(str.upper, ["a", "b", "cc"], limits=one_of_each_length).values()
+    ['A', 'B', 'CC']
 
     Raises TypeError or ValueError for ``n`` below 1.
     """

@@ -70,7 +70,7 @@ class Framed:
 @public
 @dataclass(frozen=True, slots=True)
 class Failure(Framed, Generic[K]):
-    """A task that gave no value, and why; the other fields are those of ``Success``.
+    """A task that has no value, and why; the other fields are those of ``Success``.
 
     - ``error``: the task's own exception, or one of parallelkit's if the task raised none.
     - ``traceback``: the traceback of the error as text, including the worker's part.

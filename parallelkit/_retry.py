@@ -42,6 +42,16 @@ class RetryPolicy(Protocol):
 class Retry:
     """Retry a failed task up to ``retries`` times, with exponential backoff and full jitter.
 
+    >>> from parallelkit import run_parallel
+    >>> answers = iter([ConnectionError("busy"), "fine"])
+    >>> def ask(question):
+    ...     if isinstance(answer := next(answers), Exception):
+    ...         raise answer
+    ...     return answer
+    >>> policy = Retry(3, on=ConnectionError, delay=0.01)
+    >>> run_parallel(ask, ["?"], retries=policy).outcomes[0].attempts
+    2
+
     Before the n-th retry, the task waits a random time, between 0 and
     ``min(max_delay, delay * factor ** (n - 1))`` seconds (Marc Brooker, *Exponential Backoff and Jitter*, 2015).
     It occupies no worker meanwhile.
@@ -60,11 +70,6 @@ class Retry:
 
     Raises TypeError or ValueError for a number below 0 (``factor``: below 1), for an ``on`` that is neither
     types nor a function, and for a ``delay`` above 30 s with a ``max_delay`` of 30.
-
-    >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
-    0.0
-    >>> Retry(3, on=ConnectionError).delay_after(1, ValueError(), 0.0) is None
-    True
     """
 
     retries: int
@@ -94,6 +99,11 @@ class Retry:
         """Seconds to wait before attempt ``number + 1``, or None if there is none.
 
         ``elapsed`` is not used: the run checks whether the attempt could start within ``max_time``.
+
+        >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
+        0.0
+        >>> Retry(3, on=ConnectionError).delay_after(1, ValueError(), 0.0) is None
+        True
         """
         if number > self.retries or not self._matches(error):
             return None

@@ -54,8 +54,8 @@ class _Pool(OwnExecutor, Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Schedule ``fn(*args, **kwargs)`` and return its future.
 
-        A call that runs longer than the executor's ``timeout`` ends in ``TaskTimeout``. Raises
-        RuntimeError after ``shutdown``, and the executor's own error where it is broken.
+        A call that runs longer than the executor's ``timeout`` fails with ``TaskTimeout``. Raises
+        RuntimeError after ``shutdown``, and the executor's own error if it is broken.
         """
         future: PoolFuture[R] = PoolFuture(self._dispatcher)
         self._dispatcher.take(future, self._bind((fn, args, kwargs)), fn)
@@ -66,10 +66,10 @@ class _Pool(OwnExecutor, Executor):
         return call
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Refuse new calls, and end the workers once the submitted calls are done; runs still going on are stopped then.
+        """Refuse new calls, and end the workers once the submitted calls are done; runs in progress are then stopped.
 
-        ``wait``: block until then; calls past their timeout, and initializers, are not waited for. In a call of
-        this executor, or a callback, it returns at once. ``cancel_futures``: cancel the calls that have not begun.
+        ``wait``: block until then. Calls past their timeout, and initializers, are not waited for. In a call of
+        this executor, or a callback, it returns at once. ``cancel_futures``: cancel calls that have not started.
         """
         self._dispatcher.shut(cancel_futures)
         if wait:
