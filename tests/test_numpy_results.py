@@ -21,12 +21,13 @@ NUMBERS = [
     *(np.float64(x) for x in (1.5, -0.0, math.inf, 1e308, 5e-324)),
     *(np.float32(x) for x in (1.5, -0.0, -math.inf, 1e-45, 0.1)),
     *(np.int64(x) for x in (0, -1, 2**63 - 1, -(2**63))),
+    np.bool_(True),
+    np.bool_(False),
 ]
 OTHERS = [
     np.float16(0.5),
     np.int32(7),
     np.uint64(2**64 - 1),
-    np.bool_(True),
     np.longdouble(1) / 3,
     2,
     2.5,
@@ -49,7 +50,7 @@ def looks(values):
 
 
 @pytest.mark.parametrize(
-    "items", [NUMBERS[:5], NUMBERS[5:10], NUMBERS[10:], [*NUMBERS, *OTHERS], [np.float64("nan")]]
+    "items", [NUMBERS[:5], NUMBERS[5:10], NUMBERS[10:14], NUMBERS[14:], [*NUMBERS, *OTHERS], [np.float64("nan")]]
 )
 def test_numbers_of_numpy_come_back_as_they_are(executor, items):
     """A number that a task returns has its type and its value, alone, among others of its type, or among anything else."""
@@ -64,9 +65,9 @@ def test_numbers_are_in_their_slots(executor, monkeypatch):
         "parallelkit._executors._process._decode.read_numbers",
         lambda kind, words: seen.append(kind) or _numpy_numbers.read_numbers(kind, words),
     )
-    for number in (np.float64(1), np.float32(2), np.int64(3)):
+    for number in (np.float64(1), np.float32(2), np.int64(3), np.bool_(True)):
         assert [number] * 2 == run_parallel(give_back, [number] * 2, executor=executor).values()
-    assert {_channel.FLOAT64, _channel.FLOAT32, _channel.INT64} == set(seen)
+    assert {_channel.FLOAT64, _channel.FLOAT32, _channel.INT64, _channel.BOOL} == set(seen)
 
 
 def test_a_program_that_has_not_loaded_numpy_loads_it(executor, monkeypatch):

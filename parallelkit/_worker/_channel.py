@@ -74,9 +74,9 @@ MARKED = 0x706172616C6C656C
 STARTING, WAITING, LOADING_IN_TASK, LOADING = range(4)  # a new ring is all zeros
 """WAITING: it takes batches and runs them. LOADING_IN_TASK: it loads what the present attempt's own function needs."""
 
-NONE, TRUE, FALSE, INT, FLOAT, INT64, FLOAT32, FLOAT64 = range(8)
-VALUE, BIG_VALUE, FAILED, BIG_FAILED, BUFFERED, DICT = range(8, 14)
-"""The kind of a slot. NONE to FLOAT64: the slot is the value. VALUE, FAILED: a pickle in the heap; BIG_…: in a file.
+NONE, TRUE, FALSE, INT, FLOAT, INT64, FLOAT32, FLOAT64, BOOL = range(9)
+VALUE, BIG_VALUE, FAILED, BIG_FAILED, BUFFERED, DICT = range(9, 15)
+"""The kind of a slot. NONE to BOOL: the slot is the value. VALUE, FAILED: a pickle in the heap; BIG_…: in a file.
 
 BUFFERED: a pickle in the heap, whose large buffers lie in a block. DICT: a part of a pickle, see _dicts.py.
 """

@@ -1,4 +1,4 @@
-"""Results that are numbers of numpy: a slot holds each as a number of Python's, and the other end gives it its type back.
+"""Results that are numbers or truth values of numpy: a slot holds each as one of Python's, and the other end gives it its type back.
 
 To pickle and unpickle one takes five times as long.
 """
@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from sys import modules
 
-from parallelkit._worker._channel import FLOAT32, FLOAT64, INT64, Ring
+from parallelkit._worker._channel import BOOL, FLOAT32, FLOAT64, INT64, Ring
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_NAMES = {FLOAT64: "float64", FLOAT32: "float32", INT64: "int64"}
+_NAMES = {FLOAT64: "float64", FLOAT32: "float32", INT64: "int64", BOOL: "bool_"}
 
 
 def puts_for(ring: Ring) -> dict[type, Callable[[int, Any], None]]:

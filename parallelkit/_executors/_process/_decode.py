@@ -20,6 +20,7 @@ from parallelkit._worker import _faults
 from parallelkit._worker._channel import (
     BIG_FAILED,
     BIG_VALUE,
+    BOOL,
     BUFFERED,
     DICT,
     FAILED,
@@ -170,7 +171,7 @@ class Opening:
         return [*failures.values(), block] if good else list(failures.values())
 
 
-_NUMBERS = (INT64, FLOAT32, FLOAT64)
+_NUMBERS = (INT64, FLOAT32, FLOAT64, BOOL)
 _UNIFORM = (NONE, INT, FLOAT, DICT, *_NUMBERS)
 _VALUES = bytes([VALUE])
 _ERRORS = (FAILED, BIG_FAILED)
