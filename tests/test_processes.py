@@ -1588,6 +1588,16 @@ def log_in_child(_):
     return ring.head[_channel.SENT] - before
 
 
+def test_a_log_record_is_of_the_attempt_that_wrote_it():
+    """That may be in a batch behind another of which nothing is drained yet; if it has ended, none is told."""
+    worker, lane = Holding(), Lane(1, b"", False)
+    for first in (0, 2):
+        worker.add(Batch(lane, [(index, 1, None, None) for index in (first, first + 1)], None))
+    worker.advance(1)
+    writers = [worker.ticket(number) for number in range(5)]
+    assert [None, 1, 2, 3, None] == [writer and writer[0] for writer in writers]
+
+
 def test_fork_of_this_process_cannot_use_the_engine(engine):
     """A forked child of the caller can neither use nor end the caller's workers."""
     drive(engine, far.nothing, [0])
