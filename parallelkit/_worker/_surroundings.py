@@ -49,6 +49,15 @@ def furnish(setup: dict[str, Any]) -> None:
         sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]  # it is a text file at the start
 
 
+def set_environment(environ: dict[str, str]) -> None:
+    """Change the environment to this one, while other threads may be changing it, too."""
+    for name in set(os.environ) - environ.keys():
+        os.environ.pop(name, None)
+    for name, value in environ.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
 class Flags(tuple):  # type: ignore[type-arg]  # of ints and bools, and no typing here
     """``sys.flags`` with the parent's values. Our own (-S, say) would be passed on to programs that joblib starts."""
 
@@ -166,11 +175,7 @@ class Surroundings:
         """Restore timers, environment and directory."""
         for timer in _running_timers() - self._timers:  # its signal would hit the next task
             _signal.setitimer(timer, 0)
-        for name in set(os.environ) - set(self._environ):
-            os.environ.pop(name, None)
-        for name, value in self._environ.items():
-            if os.environ.get(name) != value:
-                os.environ[name] = value
+        set_environment(self._environ)
         try:
             if self._directory is not None:
                 os.fchdir(self._directory)
