@@ -158,8 +158,6 @@ class ProcessPort(Port):
         """Pack the items and queue them; ``wait`` reports those that cannot be packed."""
         if not tickets:
             return
-        if self._lane.closed:
-            raise RuntimeError("this port is closed")
         self._pending += len(tickets)
         if not self._packing.line and all_atoms(items_of(tickets)):
             self._queue(tickets, None)
