@@ -42,7 +42,8 @@ def answer(name: str) -> str:
         raise SystemExit(f"{name} has not been measured: run python benchmarks/{name}.py first")
     answers, told = found
     tables = [_tables.markdown(_tables.comparison(answers, unit)) for unit in _tables.units(answers)]
-    picture = f"![{name}](../benchmarks/results/{name}.svg)"
+    question = " ".join(str(told["asks"]).split()).partition("?")[0] + "?"
+    picture = f"![{question}](../benchmarks/results/{name}.svg)"
     return "\n\n".join([picture, *tables, source(told)])
 
 
