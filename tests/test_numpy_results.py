@@ -50,7 +50,8 @@ def looks(values):
 
 
 @pytest.mark.parametrize(
-    "items", [NUMBERS[:5], NUMBERS[5:10], NUMBERS[10:14], NUMBERS[14:], [*NUMBERS, *OTHERS], [np.float64("nan")]]
+    "items",
+    [NUMBERS[:5], NUMBERS[5:10], NUMBERS[10:14], NUMBERS[14:], [*NUMBERS, *OTHERS], [np.float64("nan")]],
 )
 def test_numbers_of_numpy_come_back_as_they_are(executor, items):
     """A number that a task returns has its type and its value, alone, among others of its type, or among anything else."""
