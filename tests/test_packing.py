@@ -2,9 +2,10 @@
 
 import os
 from collections import namedtuple
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pickle import loads
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -162,7 +163,8 @@ def test_texts_are_packed_without_a_search():
         ([(1,) * 100], False),
         ([namedtuple("Pair", "a b")(1, 2)], False),
         ([1j, Decimal(1), date(2020, 1, 1), timedelta(1)], True),
-        ([datetime(2020, 1, 1)], False),  # its time zone may be of any class
+        ([(datetime(2020, 1, 1), 1.5), (datetime.now(UTC), 2)], True),
+        ([datetime(2020, 1, 1), datetime.now(ZoneInfo("UTC"))], False),  # a zone may be of any class
         ([np.float64(1), np.int8(2), np.bool_(True), 3, "a"], True),
         ([(np.float64(1), 2), (np.int64(3), None)], True),
         ([np.str_("a")], False),
@@ -181,7 +183,7 @@ def test_atoms_arrive_as_they_are():
     """Numbers of Python's and numpy's, dates and decimals come back from a worker as the same values of the same types."""
     items = [
         *(np.dtype(code).type(1) for code in "?bhilBHILefdgFDG"),
-        1j, Decimal("0.10"), date(2020, 1, 1), timedelta(1, 2, 3), True, None, "a", b"b",
+        1j, Decimal("0.10"), date(2020, 1, 1), timedelta(1, 2, 3), datetime(2020, 1, 1), True, None, "a", b"b",
     ]  # fmt: skip
     assert all_atoms(items)
     values = run_parallel(give_back, items, executor="processes", max_workers=1).values()

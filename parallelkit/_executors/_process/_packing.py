@@ -5,7 +5,7 @@ from __future__ import annotations
 from _pickle import PicklingError, dumps
 from collections import deque
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cache
 from itertools import chain
@@ -44,7 +44,9 @@ FADING = 0.5  # what is left of the largest size each time that some are packed:
 
 ATOMS: frozenset[type] = frozenset([int, float, bool, type(None), complex, Decimal, date, timedelta])
 TEXTS: frozenset[type] = frozenset([str, bytes])
-"""Immutable, and unpickled without running any code of the user's: a batch of them may be one pickle; as may numbers of numpy's."""
+ZONES = (type(None), timezone)
+"""Immutable, and unpickled without running any code of the user's: a batch of them may be one pickle; as may numbers of numpy's,
+and times in one of these zones."""
 
 Pack: TypeAlias = Callable[[object, CarriedClasses], Payload]
 """Packs an item; the classes are those that have been looked at."""
@@ -239,6 +241,8 @@ def all_atoms(items: list[Any]) -> bool:
     if set(map(type, items)) == {tuple} and max(map(len, items)) <= FEW:
         items = list(chain.from_iterable(items))
     kinds = set(map(type, items))
+    if datetime in kinds and all(type(time.tzinfo) in ZONES for time in items if type(time) is datetime):
+        kinds.remove(datetime)
     if kinds <= ATOMS:
         return True
     if any(module_of_class(kind) == "numpy" for kind in kinds):
