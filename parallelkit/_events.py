@@ -32,7 +32,7 @@ class Event(Generic[K]):
     - "retrying": an attempt failed with ``error``, and the task is tried again in ``delay`` seconds.
     - "waiting": the task was told to wait for ``delay`` seconds; the attempt does not count.
     - "worker_started" (it started its first attempt of the run), "worker_died" (its process ended or was killed
-      during an attempt), "abandoned" (a thread or coroutine was left running): only about a worker, so
+      during an attempt), "abandoned" (it was left running): only about a worker, so
       ``key``, ``index`` and ``attempt`` are None. Workers that end normally have no event.
 
     ``at``: seconds since the run began. ``duration``: seconds that the attempt ran.

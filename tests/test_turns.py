@@ -69,6 +69,7 @@ class FakeWorker(SimpleNamespace):
             held=None,
             retiring=False,
             garbage=False,
+            give_up_at=inf,
             doomed=False,
             outdated=False,
         )
@@ -119,7 +120,7 @@ def test_who_rang_is_given_more():
         lambda pool, worker, lane: setattr(worker, "ready", False),
         lambda pool, worker, lane: setattr(worker, "held", 3),
         lambda pool, worker, lane: setattr(worker, "retiring", True),
-        lambda pool, worker, lane: setattr(worker, "garbage", True),
+        lambda pool, worker, lane: setattr(worker, "give_up_at", 7.0),
     ],
 )
 def test_where_more_is_to_decide_all_are_looked_at(change):

@@ -13,6 +13,7 @@ from parallelkit._collector import without_collector
 from parallelkit._executors._contract import Block, Ended, Job, Port, Ticket
 from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._killing import PATIENCE
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
 from parallelkit._executors._process._pace import Paces
 from parallelkit._executors._process._packing import Packer, Packing, all_atoms, taken_by
@@ -24,7 +25,6 @@ from parallelkit._executors._process._sharing import pack_initializer, pack_shar
 from parallelkit._executors._process._stacks import running, whereabouts
 from parallelkit._executors._process._startable import check_startable, check_watchable
 from parallelkit._executors._process._supervisor import Supervisor
-from parallelkit._executors._process._worker_pool import PATIENCE
 from parallelkit._executors._tickets import items_of
 from parallelkit._interrupt import times_raised
 from parallelkit._ledger import Facts

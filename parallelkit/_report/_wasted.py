@@ -41,7 +41,9 @@ def retry_storm(run: Survey) -> Advice | None:
 def abandoned_threads(run: Survey) -> Advice | None:
     """Threads that overran their timeout and may still run."""
     lost = [one for _, one, _ in lost_attempts(run.ledger)]
-    left = [one for one in lost if is_a(one.error, TaskTimeout) and one.error.abandoned]
+    left = [
+        one for one in lost if is_a(one.error, TaskTimeout) and one.error.abandoned and not one.error.killed
+    ]
     if not left:
         return None
     wasted = sum(map(spent, left))

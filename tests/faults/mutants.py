@@ -48,11 +48,11 @@ def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
     return Mutant(name, [Edit(f"parallelkit/{file}", old, new)], tests)
 
 
-SUPERVISOR = "_executors/_process/_supervisor.py"
+ENDINGS = "_executors/_process/_endings.py"
 BLAME_ALL = """for rest in worker.cut_off(worker.done + (began_at is not None)):
-            for at in range(len(rest.tickets)):
-                lost = (rest.part(at, at + 1), now, now, worker.pid, status, why_of(worker), worker.label)
-                rest.lane.post(Lost(*lost, ""))"""
+        for at in range(len(rest.tickets)):
+            lost = (rest.part(at, at + 1), now, now, worker.pid, status, why_of(worker), worker.label)
+            rest.lane.post(Lost(*lost, ""))"""
 REQUEUE = "requeue(worker.cut_off(worker.done + (began_at is not None)))"
 
 MUTANTS = [
@@ -74,22 +74,22 @@ MUTANTS = [
     ),
     mutant(
         "results dropped on death: those that nobody has taken by then",
-        SUPERVISOR,
-        "        status = worker.reap()\n",
+        "_executors/_process/_supervisor.py",
+        "        status = None if worker.unended else worker.reap()\n",
         "        status = worker.reap()\n        [lane.events.clear() for lane in self.pool.lanes]\n",
         f"{FAULTS}/test_p02_committed_results.py",
         f"{FAULTS}/test_random_kills.py",
     ),
     mutant(
         "the queue is blamed with the dead",
-        SUPERVISOR,
+        ENDINGS,
         REQUEUE,
         BLAME_ALL,
         f"{FAULTS}/test_p02_committed_results.py",
     ),
     mutant(
         "the blamed one runs again",
-        SUPERVISOR,
+        ENDINGS,
         REQUEUE,
         "requeue(worker.cut_off(worker.done))",
         f"{FAULTS}/test_catalogue.py",

@@ -60,8 +60,10 @@ def why_of(worker: Worker) -> Why:
     """Why a worker ended during an attempt."""
     if worker.garbage:
         return Why.GARBAGE
+    if worker.overdue and not worker.wire.loading_in_task:
+        return Why.UNENDED if worker.unended else Why.OVERDUE
     if worker.overdue:
-        return Why.UNLOADED if worker.wire.loading_in_task else Why.OVERDUE
+        return Why.UNLOADED
     return Why.ITSELF
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out, unloaded
 from parallelkit._executors._process._blocks import load_leased
 from parallelkit._executors._process._crash_stack import as_stack
+from parallelkit._executors._process._killing import PATIENCE
 from parallelkit._executors._process._lane import Columns, Lost, Span, Why
 from parallelkit._executors._process._reserve import is_shortage, shortage
 from parallelkit._executors._tickets import indices_of
@@ -175,6 +176,7 @@ _NUMBERS = (INT64, FLOAT32, FLOAT64, BOOL)
 _UNIFORM = (NONE, INT, FLOAT, DICT, *_NUMBERS)
 _VALUES = bytes([VALUE])
 _ERRORS = (FAILED, BIG_FAILED)
+STILL_THERE = f", and is still there {PATIENCE:g} s later: it hangs in a call to a driver or file system, which no signal interrupts"
 CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
 
 
@@ -250,9 +252,11 @@ def decode_lost(lost: Lost, label: Label) -> Ended:
     """The failure of an attempt whose worker ended during it."""
     index, _, _, timeout = lost.batch.tickets[0]
     error: Exception
-    if lost.why is Why.OVERDUE:
+    if lost.why in (Why.OVERDUE, Why.UNENDED):
         assert timeout is not None, "only what has a timeout is overdue"
-        error = timed_out(label(index), timeout, "its process was killed", killed=True)
+        unended = lost.why is Why.UNENDED
+        how = "its process was killed" + STILL_THERE * unended
+        error = timed_out(label(index), timeout, how, killed=True, abandoned=unended)
     elif lost.why is Why.UNLOADED:
         error = unloaded(label(index), lost.ended - lost.started)
     else:

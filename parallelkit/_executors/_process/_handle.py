@@ -12,7 +12,7 @@ from threading import Event
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._crash_stack import STACK_PATIENCE
 from parallelkit._executors._process._holding import LOOK, Holding, requeue
-from parallelkit._executors._process._killing import ask, kill, status_of
+from parallelkit._executors._process._killing import PATIENCE, ask, kill, status_of
 from parallelkit._executors._process._lane import Batch, Lane, Record, Span
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._reserve import Reserve
@@ -53,7 +53,9 @@ class Worker(Holding):
         self.overran = False  # killed because it took too long to start, or to load a function
         self.garbage = False  # killed because what it writes makes no sense
         self.dismissed = False  # killed because its lane was closed
-        self.gone = Event()
+        self.give_up_at = inf  # set once it is killed
+        self.unended = False  # given up
+        self.gone = Event()  # set when it is settled: it has ended, or was given up
         self.awaited = 0  # the events for which its socket is registered with epoll
         self.check_at = inf
         self.deadline = now + LOAD_LIMIT
@@ -189,11 +191,14 @@ class Worker(Holding):
         It is held first, so that a commit at the last moment counts, and no other attempt begins only to be killed.
         Returns whether a spare should be ready, since the attempt will soon be overdue.
         """
+        if self.give_up_at < inf:
+            return False
         if now >= self.deadline:
             self.deadline = inf
             if self.wire.loading:
                 self.overran = True
                 self.kill()
+                return False
         self.wire.check()
         self.check_at = now + min(self.shortest_timeout() / 2, STANDSTILL) if self.pending else inf
         running = self.running()
@@ -227,7 +232,7 @@ class Worker(Holding):
         elif not self.doomed and now >= self.held_at + LOOK:
             self.overdue = self.ask_where(now)
         elif self.doomed and now >= self._doomed_at + (LOOK if self.wire.has_stack else STACK_PATIENCE):
-            self.check_at, self.overdue = inf, True
+            self.overdue = True
             self.kill()
 
     def ask_where(self, now: float) -> bool:
@@ -272,19 +277,21 @@ class Worker(Holding):
     def condemn(self) -> None:
         """Kill it, and listen to it no more: what it writes makes no sense."""
         self.garbage = True
-        self.check_at = self.deadline = inf
         self.kill()
 
     def kill(self) -> None:
         """Kill it and its children; by its lifeline, if this process may not (it may have given up root)."""
+        if self.give_up_at == inf:
+            self.check_at = self.give_up_at = monotonic() + PATIENCE
+            self.deadline = inf
         if not kill(self.pid, self.pidfd):
             cut_lifeline(self._lifeline)
             self._lifeline = -1
 
-    def reap(self) -> int | None:
-        """Kill what is left of the group of a worker that has ended, reap it and return its status."""
+    def reap(self, *, ended: bool = True) -> int | None:
+        """Kill what is left of its group, and wait no more for its end; if it has ended, reap it and return its status."""
         self.kill()
-        status = status_of(self.pidfd)
+        status = status_of(self.pidfd) if ended else None
         cut_lifeline(self._lifeline)
         os.close(self.pidfd)
         return status

@@ -8,6 +8,9 @@ from typing import Any
 
 from parallelkit._worker import _kernel
 
+PATIENCE = 5.0
+"""Seconds after its kill at which a worker is given up that has not ended. No signal ends a process in some calls to a driver or file system."""
+
 
 def kill(pid: int, pidfd: int) -> bool:
     """Send SIGKILL to its process group and, as it may have left that, to itself; False if this is not permitted."""

@@ -102,10 +102,12 @@ class Why(Enum):
     """Why a worker ended: by itself, or killed by us.
 
     That is for its attempt's timeout, because the attempt's own function took too long to load, or for garbage in its channel.
+    ``UNENDED``: killed for the timeout, and given up as the kernel does not end it.
     """
 
     ITSELF = auto()
     OVERDUE = auto()
+    UNENDED = auto()
     UNLOADED = auto()
     GARBAGE = auto()
 

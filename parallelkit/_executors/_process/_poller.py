@@ -8,6 +8,8 @@ from threading import RLock
 
 from parallelkit._executors._process._handle import Worker
 
+LONGEST = 1e6  # seconds; epoll takes less than 2 ** 31 milliseconds
+
 
 class WakeUp:
     """An eventfd with a lock, so that nobody writes to it once it is closed, when its number may be another file's."""
@@ -45,6 +47,10 @@ class Poller:
         self.workers: dict[int, Worker] = {}
         self.poll.register(wake_up.fd, select.EPOLLIN)
 
+    def wait(self, seconds: float) -> list[tuple[int, int]]:
+        """Block until something happens, but not longer than this; return what has, by descriptor."""
+        return self.poll.poll(max(0.0, min(seconds, LONGEST)))
+
     def add(self, worker: Worker) -> None:
         """Listen for its end, and to what it sends."""
         self.workers[worker.pidfd] = self.workers[worker.wire.socket.fileno()] = worker
@@ -52,10 +58,16 @@ class Poller:
         self._listen(worker, select.EPOLLIN)
 
     def remove(self, worker: Worker) -> None:
-        """Stop listening to a worker that has ended, before its descriptors are closed."""
+        """Stop listening to a worker before its descriptors are closed, but not for the end of one that was given up."""
         self._listen(worker, 0)
+        del self.workers[worker.wire.socket.fileno()]
+        if not worker.unended:
+            self.forget(worker)
+
+    def forget(self, worker: Worker) -> None:
+        """Stop listening for the end of a worker, which has come."""
         self.poll.unregister(worker.pidfd)
-        del self.workers[worker.pidfd], self.workers[worker.wire.socket.fileno()]
+        del self.workers[worker.pidfd]
 
     def update(self, worker: Worker) -> None:
         """Send what was queued for a worker in this turn; listen for what its socket may bring, or take, now."""

@@ -14,10 +14,10 @@ from threading import RLock, Thread, current_thread
 from typing import TypeVar
 
 from parallelkit._executors._process._blocks import BlockPool
-from parallelkit._executors._process._deaths import Deaths, end_of, why_of
+from parallelkit._executors._process._deaths import Deaths, end_of
+from parallelkit._executors._process._endings import close, settle
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._holding import requeue
-from parallelkit._executors._process._lane import Broken, Lane, Lost
+from parallelkit._executors._process._lane import Broken, Lane
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._poller import Poller, WakeUp
 from parallelkit._executors._process._questions import Questions
@@ -29,8 +29,6 @@ from parallelkit._system import monotonic
 from parallelkit._worker._channel import GarbageError
 
 T = TypeVar("T")
-
-LONGEST_POLL = 1e6  # seconds; epoll takes less than 2 ** 31 milliseconds
 
 
 class Supervisor:
@@ -201,8 +199,7 @@ class Supervisor:
         """Block until something happens or is due."""
         self._asleep = True
         # Read after ``_asleep`` is set: an earlier ``poke`` is seen here, a later one wakes this thread.
-        patience = 0.0 if self._poked else max(0.0, min(self._calm_until, self._tell_at) - monotonic())
-        events = self._poller.poll.poll(min(patience, LONGEST_POLL))
+        events = self._poller.wait(0.0 if self._poked else min(self._calm_until, self._tell_at) - monotonic())
         self._asleep = False
         return events
 
@@ -233,6 +230,12 @@ class Supervisor:
             return False
 
     def _watch(self, worker: Worker, now: float) -> bool:
+        if now >= worker.give_up_at:
+            worker.unended = True
+            self._bury(worker, now)
+            if len(self.pool.given_up) > 2 * self.max_workers:
+                self._break(Broken("worker processes hang in calls that no signal interrupts"))
+            return self.broken is None
         try:
             return worker.watch(now)
         except GarbageError:
@@ -258,39 +261,33 @@ class Supervisor:
     # Ending
 
     def _bury(self, worker: Worker, now: float) -> None:
-        """Settle a worker that has ended: take what it committed, blame what it ran, put back the rest."""
+        """Settle a worker that has ended or is given up: take what it committed, blame what it ran, put back the rest."""
+        if worker.gone.is_set():  # it was given up, and has ended now
+            self._poller.forget(worker)
+            self.pool.given_up.remove(worker)
+            worker.reap()
+            return
         self._drain(worker, LAST_READS)
         self._poller.remove(worker)
-        status = worker.reap()
+        status = None if worker.unended else worker.reap()
         self.pool.remove(worker)
-        began_at = worker.blamed_since(now)
-        if began_at is not None:
-            batch = worker.batches[0]
-            lost = (batch.part(0, 1), began_at, now, worker.pid, status, why_of(worker), worker.label)
-            batch.lane.post(Lost(*lost, worker.wire.last_stack()))
-        requeue(worker.cut_off(worker.done + (began_at is not None)))
+        blamed = settle(worker, status, now)
         if not worker.retiring:
-            self._learn_from(worker, status, began_at is not None)
-        worker.wire.close()
-        worker.gone.set()
+            self._learn_from(worker, status, blamed)
+        close(worker)
 
     def _learn_from(self, worker: Worker, status: int | None, blamed: bool) -> None:
         """After too many ends that no attempt can be blamed for, fail the lane or the engine; else ask for a spare."""
         broken, lane = self._deaths.take(worker, status, self.pool.lanes, blamed)
         if lane is not None:
-            end = end_of(worker, status)
-            lane.fail(Broken(f"worker processes end while they load the function: {end}"))
+            lane.fail(Broken(f"worker processes end while they load the function: {end_of(worker, status)}"))
         if broken is not None:
             self._break(broken)
         self.pool.wants_spare = self.broken is None
 
     def _break(self, broken: Broken) -> None:
         self.broken = broken
-        for lane in tuple(self.pool.lanes):
-            lane.fail(broken)
-        for worker in self.pool.everybody():
-            worker.dismissed = True
-            worker.kill()
+        self.pool.fail(broken)
 
     def _end_all(self) -> None:
         """Fail the lanes, kill every worker's group and wait for their ends."""

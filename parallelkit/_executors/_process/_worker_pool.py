@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import select
 from collections import deque
 from collections.abc import Callable
 from math import inf
 
+from parallelkit._executors._process._endings import end_all
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK, requeue
-from parallelkit._executors._process._lane import Lane
-from parallelkit._system import monotonic
+from parallelkit._executors._process._lane import Broken, Lane
 from parallelkit._worker._channel import EACH
 
 STUCK = 0.002
@@ -21,9 +20,6 @@ LONG_LOOK = 8 * LOOK
 
 PAUSE = 0.1
 """Seconds until the next try after the system could not start a process."""
-
-PATIENCE = 10.0
-"""Seconds for which the end of a run, or of the engine, waits for killed workers to end."""
 
 
 class WorkerPool:
@@ -40,6 +36,7 @@ class WorkerPool:
         self.lanes: list[Lane] = []
         self.workers: list[Worker] = []
         self.spare: Worker | None = None
+        self.given_up: list[Worker] = []  # killed and settled, and not ended yet
         self.wants_spare = False
         self.act_at = inf  # when ``assign`` is due again, even if nothing happens
         self.hungry = True  # whether a worker could take more than it has
@@ -73,7 +70,10 @@ class WorkerPool:
                 worker.wire.forget_block(number)
 
     def remove(self, worker: Worker) -> None:
-        """Strike off a worker that has ended."""
+        """Strike off a worker that has ended or is given up."""
+        if worker.unended:
+            worker.wire.spoil_blocks()
+            self.given_up.append(worker)
         if worker is self.spare:
             self.spare = None
         else:
@@ -95,20 +95,19 @@ class WorkerPool:
                 worker.taught.forget(lane)
         return victims
 
+    def fail(self, broken: Broken) -> None:
+        """Fail all lanes, and kill all workers."""
+        for lane in tuple(self.lanes):
+            lane.fail(broken)
+        for worker in self.everybody():
+            worker.dismissed = True
+            worker.kill()
+
     def end(self) -> None:
         """Kill all workers, and wait for their ends."""
-        workers = self.everybody()
-        for worker in workers:
-            worker.kill()
-        deadline = monotonic() + PATIENCE
-        for worker in workers:
-            dying = select.poll()
-            dying.register(worker.pidfd, select.POLLIN)
-            if dying.poll(max(0.0, deadline - monotonic()) * 1000):
-                worker.reap()
-                worker.wire.close()
-                worker.gone.set()
+        end_all([*self.everybody(), *self.given_up])
         self.workers.clear()
+        self.given_up.clear()
         self.spare = None
 
     def renew(self) -> None:
@@ -288,7 +287,7 @@ class WorkerPool:
 
 
 def _may_be_given(worker: Worker) -> bool:
-    return worker.ready and worker.held is None and not (worker.retiring or worker.garbage)
+    return worker.ready and worker.held is None and not worker.retiring and worker.give_up_at == inf
 
 
 def _idles(worker: Worker, lane: Lane) -> bool:

@@ -1,0 +1,41 @@
+"""What becomes of workers that have ended or were given up, and of the attempts that they held."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable
+
+from parallelkit._executors._process._deaths import why_of
+from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._holding import requeue
+from parallelkit._executors._process._lane import Lost
+from parallelkit._system import monotonic
+
+
+def settle(worker: Worker, status: int | None, now: float) -> bool:
+    """Blame the attempt that the worker was running, and put back the rest; return whether there was one to blame."""
+    began_at = worker.blamed_since(now)
+    if began_at is not None:
+        batch = worker.batches[0]
+        lost = (batch.part(0, 1), began_at, now, worker.pid, status, why_of(worker), worker.label)
+        batch.lane.post(Lost(*lost, worker.wire.last_stack()))
+    requeue(worker.cut_off(worker.done + (began_at is not None)))
+    return began_at is not None
+
+
+def end_all(workers: Iterable[Worker]) -> None:
+    """Kill these workers, and wait until they have ended or are given up."""
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        dying = select.poll()
+        dying.register(worker.pidfd, select.POLLIN)
+        worker.reap(ended=bool(dying.poll(max(0.0, worker.give_up_at - monotonic()) * 1000)))
+        if not worker.gone.is_set():
+            close(worker)
+
+
+def close(worker: Worker) -> None:
+    """Close the channel to a worker that is settled, and tell those who wait for that."""
+    worker.wire.close()
+    worker.gone.set()

@@ -1,0 +1,145 @@
+"""Workers that do not end when they are killed: the system holds them in a call to a driver or a lost drive."""
+
+import os
+import signal
+import time
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+
+import pytest
+import remote_tasks as far
+from port_driver import drive
+
+from parallelkit import ProcessExecutor, TaskTimeout, run_parallel
+from parallelkit._executors._process import _handle
+from parallelkit._executors._processes import ProcessEngine
+
+
+@pytest.fixture
+def undying(monkeypatch):
+    """The pids of workers that no kill ends before the test does; ``undying.number`` of those that are killed are kept so."""
+    monkeypatch.setattr(_handle, "PATIENCE", 0.05)
+    kill, undying = _handle.kill, Undying()
+
+    def try_to_kill(pid, pidfd):
+        if pid not in undying and len(undying) < undying.number:
+            undying.append(pid)
+        return pid in undying or kill(pid, pidfd)
+
+    monkeypatch.setattr(_handle, "kill", try_to_kill)
+    yield undying
+    undying.end()
+
+
+class Undying(list):
+    number = 1
+
+    def end(self):
+        """Let them end, and reap those that nobody else does."""
+        pids, self.number = self.copy(), 0
+        self.clear()
+        for pid in pids:
+            os.killpg(pid, signal.SIGKILL)
+        for pid in pids:
+            try:
+                os.waitpid(pid, 0)
+            except ChildProcessError:
+                pass  # the engine was faster
+
+
+def test_a_run_goes_on_without_a_worker_that_does_not_end(undying):
+    """The failure comes a little late, and says so; the others run, the worker is replaced, and reaped when it ends at last."""
+    with ProcessExecutor(1) as executor:
+        results = run_parallel(far.nap, [1000, 0, 0], executor=executor, timeout=0.1)
+        assert [0] == [*results.failures]
+        error = results.failures[0].error
+        assert (TaskTimeout, True, True) == (type(error), error.killed, error.abandoned)
+        assert "its process was killed, and is still there 5 s later: it hangs in a call" in str(error)
+
+        (pid,) = undying
+        assert [pid] != run_parallel(far.pid_of, [0], executor=executor).values()
+        os.killpg(pid, signal.SIGKILL)
+        until = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < until, "it was not reaped"
+            time.sleep(0.001)
+        undying.clear()
+
+
+def test_the_end_does_not_wait_again_for_a_worker_that_was_given_up(undying, monkeypatch):
+    """Neither an engine that is closed nor a run that is stopped waits for longer than the patience; no descriptor is left."""
+    with ProcessExecutor(2) as executor:
+        run_parallel(far.nap, [1000, 0], executor=executor, timeout=0.1)
+        monkeypatch.setattr(_handle, "PATIENCE", 1000)
+    undying.end()
+
+
+def test_a_stop_does_not_wait_for_longer_than_the_patience(undying):
+    """A run that is stopped ends although a worker does not, and the next run has the full width."""
+    with ProcessExecutor(1) as executor:
+        stopped = run_parallel(far.nap, [1000], executor=executor, run_timeout=0.1)
+        assert "run_timeout of 0.1 s" == stopped.stopped
+        assert [0] == run_parallel(far.give_back, [0], executor=executor).values()
+
+
+def test_too_many_that_do_not_end_break_the_engine(undying):
+    """Workers that do not end are not replaced for ever: processes would pile up."""
+    undying.number = 100
+    engine = ProcessEngine(1)
+    try:
+        with pytest.raises(
+            BrokenProcessPool, match="worker processes hang in calls that no signal interrupts"
+        ):
+            drive(engine, far.nap, [1000] * 9, 0.05)
+        assert len(undying) <= 4, "three, and perhaps one that was to replace them"
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_memory_that_a_worker_may_still_write_to_is_not_used_again(undying, number):
+    """The call in which it hangs may write into its item at any time, so no later item may lie there."""
+    undying.number = number
+    engine = ProcessEngine(1)
+    try:
+        assert [0] == [*drive(engine, lambda item: time.sleep(1000), [bytearray(1 << 20)], 0.1).failures]
+        assert 1 - number == len(engine._supervisor.blocks._free)
+    finally:
+        engine.close()
+
+
+@pytest.fixture
+def freezer():
+    """A control group in which even SIGKILL waits: that of the freezer of version 1."""
+    group = Path(f"/sys/fs/cgroup/freezer/parallelkit-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no freezer of version 1 here: {error.strerror}")
+    yield group
+    (group / "freezer.state").write_text("THAWED")
+    until = time.monotonic() + 10
+    while group.exists():
+        try:
+            group.rmdir()
+        except OSError:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def freeze(group):
+    """Stop this process as the system does that waits for a drive."""
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    (group / "freezer.state").write_text("FROZEN")
+    time.sleep(1000)
+
+
+@pytest.mark.all  # takes six seconds, and needs the right to make a control group
+def test_a_process_that_the_system_holds(freezer):
+    """A worker that really does not end on SIGKILL costs its task, and ends when the system lets it."""
+    results = run_parallel(
+        [partial(freeze, freezer), *[time.monotonic] * 9], executor="processes", timeout=0.5
+    )
+    assert [0] == [*results.failures]
+    assert results.failures[0].error.abandoned
