@@ -127,9 +127,9 @@ def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> 
     if type(fn) is partial:
         inner = _carried(fn.func, classes, several)
         return fn if inner is fn.func or vars(fn) else partial(inner, *fn.args, **fn.keywords)
-    functions = classes.editions.functions
     if not is_of_script(fn):
         return fn
+    functions = classes.editions.functions
     if fn in functions:
         return functions[fn]
     blob = _packed(fn, classes.mapped, classes.editions)
@@ -140,14 +140,16 @@ def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> 
             refuse_alike(blob, fn, (), {}, star=True)
         except TypeError as error:
             raise AlikeError(str(error)) from None
-    scope = ((classes.lane if several else 0) or _number_of(fn)) if "<" in name_of(fn) else 0
+    scope = _scope_of(fn, classes.lane if several else 0)
     carried = functions[fn] = Carried(cached_function, classes.reference(blob), scope)
     return carried
 
 
-def _number_of(fn: Callable[..., Any]) -> int:
-    """A negative number for this function alone."""
-    return _numbers.setdefault(fn, -next(_unused))
+def _scope_of(fn: Callable[..., Any], lane: int) -> int:
+    """Among which functions one of equal bytes is the same: all (0). A lambda or nested one: those of a lane, or only this object (< 0)."""
+    if "<" not in name_of(fn):
+        return 0
+    return lane or _numbers.setdefault(fn, -next(_unused))
 
 
 def name_of(fn: object) -> str:
