@@ -749,7 +749,7 @@ def test_a_run_of_which_nobody_hears_is_ended(answer):
     """If the broker does not know a run any more, or cannot be reached, the guard ends the run's processes, and its dask worker's threads are free."""
     guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
     guard.ask = answer
-    batch = order(1, job=pack_job(sleep, (), {}, False), items=[60.0])
+    batch = order(1, job=pack_job(Job(sleep)), items=[60.0])
     worker_run = guard._worker_run_of(batch)
     runner = Thread(target=worker_run.run, args=(batch, bytes), daemon=True)
     runner.start()
@@ -764,7 +764,7 @@ def test_what_ends_while_a_report_is_under_way_is_in_the_last_one():
     told, go_on = [], Event()
     guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
     guard._tell = lambda run, blob, over, wanted: told.append(blob) or (go_on.wait(30) and [])
-    batch = order(1, 2, job=pack_job(sleep, (), {}, False), items=[0.0, 0.1], portion=2)
+    batch = order(1, 2, job=pack_job(Job(sleep)), items=[0.0, 0.1], portion=2)
     worker_run = guard._worker_run_of(batch)
     runner = Thread(target=worker_run.run, args=(batch, bytes))
     runner.start()
@@ -789,7 +789,7 @@ def test_what_has_begun_is_told_although_nothing_ends():
     told = []
     guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
     guard._tell = lambda run, blob, over, wanted: told.append(unseal(blob)) or []
-    job = pack_job(sleep, (), {}, False)
+    job = pack_job(Job(sleep))
     worker_run = guard._worker_run_of(order(1))
     worker_run.run(order(1, job=job), bytes)  # so that no new process wakes it
     wait_until(lambda: told)

@@ -42,7 +42,7 @@ class DaskEngine:
     def open(self, job: Job) -> DaskPort:
         """Open a port; raises TypeError if the function or its arguments cannot be pickled."""
         with job.guard():
-            packed = pack_job(job.fn, job.args, job.kwargs, job.star)
+            packed = pack_job(job)
             if by_value():
                 packed = pack_for_afar((job.fn, job.args, dict(job.kwargs), job.star), Editions())
         port = DaskPort(self, Lane(0, packed, job.exact), packed, job)

@@ -30,7 +30,7 @@ def timed(call: Callable[[Any], Any], item: Any, claim: list[float]) -> list[Any
 def sealed(job: Job) -> bytes:
     """Return the job as bytes: any pool can carry these, whatever its own pickling can do."""
     with job.guard():
-        return pack_job(job.fn, job.args, job.kwargs, job.star)
+        return pack_job(job)
 
 
 def run_sealed(job: bytes, item: bytes, serial: int) -> Report:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from types import FunctionType, MethodType
 from typing import Any, TypeAlias
 
+from parallelkit._executors._contract import Job
 from parallelkit._executors._process._captures import given, goes_by_value, numbered, variables
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import describe_error, is_of_signal
@@ -22,28 +23,21 @@ Found: TypeAlias = "tuple[str, object, BaseException]"
 INSIDE = "create it inside the task"
 
 
-def pack_job(
-    fn: Callable[..., Any] | None,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    star: bool,
-) -> bytes:
+def pack_job(job: Job) -> bytes:
     """Pickle a job; raises TypeError that names what cannot be pickled, or must not be, and what to do instead."""
     try:
-        blob = pack((fn, args, dict(kwargs), star), editions=Editions())
+        blob = pack((job.fn, job.args, dict(job.kwargs), job.star), editions=Editions())
     except Exception as error:
         if is_of_signal(error):
             raise
-        raise unfit_job(fn, args, kwargs, error) from error
-    refuse_alike(blob, fn, args, kwargs, star)
+        raise unfit_job(job, error) from error
+    refuse_alike(blob, job.fn, job.args, job.kwargs, job.star)
     return blob
 
 
-def unfit_job(
-    fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception
-) -> TypeError:
+def unfit_job(job: Job, error: Exception) -> TypeError:
     """The error of a job whose pickling has raised ``error``."""
-    return _unfit(find_culprit(fn, args, kwargs, error))
+    return _unfit(find_culprit(job.fn, job.args, job.kwargs, error))
 
 
 def unfit_initializer(
@@ -58,12 +52,17 @@ def unfit_initializer(
 def _unfit(found: Found, cure: str = INSIDE) -> TypeError:
     name, culprit, cause = found
     return TypeError(
-        f"{name} cannot be sent to worker processes: {describe(culprit)} cannot be pickled "
-        f"({reason(culprit, cause)}); {remedy_for(culprit, cause, cure)}"
+        f"{name} cannot be sent to worker processes: "
+        f"{describe(culprit)} cannot be pickled {advice(culprit, cause, cure)}"
     )
 
 
-def reason(culprit: object, cause: BaseException) -> str:
+def advice(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> str:
+    """Why a part of a call cannot be pickled, and what to do about it; ``otherwise``: if nothing better is known."""
+    return f"({_reason(culprit, cause)}); {_remedy_for(culprit, cause, otherwise)}"
+
+
+def _reason(culprit: object, cause: BaseException) -> str:
     """Why a part of a call cannot be pickled, with the attribute of an object, or of that of a method, that is to blame."""
     owner, why = culprit.__self__ if type(culprit) is MethodType else culprit, describe_error(cause)
     try:
@@ -77,8 +76,7 @@ def reason(culprit: object, cause: BaseException) -> str:
     return why
 
 
-def remedy_for(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> str:
-    """What to do about a part of a call that cannot be pickled; ``otherwise``: if nothing better is known."""
+def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
     why = describe_error(cause)
     if isinstance(culprit, (type, FunctionType)):
         otherwise = "have it at the top level of a module, which workers import"

@@ -17,7 +17,7 @@ from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._process._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._carried import CarriedClasses, carry
-from parallelkit._executors._process._culprit import INSIDE, find_culprit, innermost, reason, remedy_for
+from parallelkit._executors._process._culprit import INSIDE, advice, find_culprit, innermost
 from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Batch
@@ -180,8 +180,8 @@ def _blame_item(label: str, item: object, error: BaseException) -> str:
     name, culprit, cause = innermost(describe(item), item, error)
     cure = "pass plain data and build the rest inside the task" if culprit is item else INSIDE
     return (
-        f"the item of {label} cannot be sent to a worker process: {name} cannot be pickled ({reason(culprit, cause)}); "
-        f"{remedy_for(culprit, cause, cure)}"
+        f"the item of {label} cannot be sent to a worker process: "
+        f"{name} cannot be pickled {advice(culprit, cause, cure)}"
     )
 
 
@@ -193,7 +193,7 @@ def _blame_call(label: str, call: Call, error: BaseException) -> str:
     name, culprit, cause = find_culprit(fn, args, kwargs, error)
     return (
         f"{label} cannot be sent to a worker process: {name} is {describe(culprit)}, "
-        f"which cannot be pickled ({reason(culprit, cause)}); {remedy_for(culprit, cause)}"
+        f"which cannot be pickled {advice(culprit, cause)}"
     )
 
 

@@ -56,7 +56,7 @@ def _pack_job(job: Job, apart: _Buffers) -> bytes:
     except Exception as error:
         if is_of_signal(error):
             raise
-        raise unfit_job(job.fn, job.args, job.kwargs, error) from error
+        raise unfit_job(job, error) from error
     refuse_alike(own if may_have_any(own) else blob, job.fn, job.args, job.kwargs, job.star)
     return blob
 
