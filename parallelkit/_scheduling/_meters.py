@@ -154,10 +154,10 @@ class RateLog:
             asker.look()
 
     def looked(self, at: float, run: Asker) -> None:
-        """Note that at this instant none of the run's pending starts had begun."""
+        """Note that at this instant none of the run's pending starts, of which there are some, had begun."""
         with self._lock:
-            if run in self._pending:
-                self._pending[run] = [at] * len(self._pending[run])
+            pending = self._pending[run]
+            pending[:] = [at] * len(pending)
 
     def ask(self, now: float, run: Asker) -> float:
         """Have the other runs look for their starts, or give them back; return when to ask again.
