@@ -25,7 +25,9 @@ from parallelkit import (
     iter_parallel,
     run_parallel,
 )
+from parallelkit._book import Failed
 from parallelkit._events import Observer
+from parallelkit._lost import Lost
 from parallelkit.testing import FakeClock, inline_runs
 
 AT_ONCE = Retry(1, delay=0)
@@ -237,6 +239,19 @@ def test_looks_for_starts_become_rarer_until_something_happens():
     assert look / 2 == observer.look_at(0.0, look / 2, True)  # a deadline is not overslept
     observer.begun([(0, 1.0, "a"), (1, 1.0, "b")])
     assert (None, 7.0) == (observer.look_at(0.0, None, True), observer.look_at(0.0, 7.0, False))
+
+
+def test_a_worker_that_has_the_name_of_an_abandoned_one_is_told_as_started():
+    """Thread names are used again, so a monitor that counts workers by these events must hear of the next one."""
+    told = []
+    observer = Observer(lambda event: told.append(event.kind), int, 0.0)
+    observer.admitted([0, 1])
+    observer.begun([(0, 1.0, "thread_0")])
+    overdue = TaskTimeout("too long")
+    overdue.abandoned = True
+    observer.ended([Failed(0, Lost(overdue, 1, 1.0, 2.0, "thread_0"), None, True)])
+    observer.begun([(1, 3.0, "thread_0")])
+    assert ["worker_started", "started", "abandoned", "failed", "worker_started", "started"] == told
 
 
 # What a stop cuts off
