@@ -21,12 +21,12 @@ class OutcomeQueue:
     that are cancelled by the stop it causes.
     """
 
-    def __init__(self, clock: Callable[[], float], in_order: bool, raising: bool = False) -> None:
+    def __init__(self, in_order: bool, raising: bool) -> None:
         self.ready: deque[Outcome[Any, Any]] = deque()
         self.gate = Gate()
         self.stopped: str | None = None
         self._stopped_by: BaseException | None = None
-        self.began = clock()
+        self.began = 0.0  # set as the run begins
         self._in_order = in_order
         self._raising = raising
         self._only_values = False

@@ -38,7 +38,7 @@ class Streamed:
         self._whole = False
         self.cut_short = False  # whether the run was stopped with input left that no outcome tells of
         self._raising = plan.options.on_error == "raise"
-        self._queue = OutcomeQueue(plan.world.now, plan.options.order == "input", self._raising)
+        self._queue = OutcomeQueue(plan.options.order == "input", self._raising)
         self._enter: Callable[[Portion], None] = partial(plan.enter, self._queue)
         self._loop: Loop | None = None
         self.facts = Facts()  # those of the run, once it has begun
@@ -55,7 +55,7 @@ class Streamed:
 
         ``reason``: why it ended, for an end that came too late to stop the run.
         """
-        facts = replace(self.facts, began_at=0.0, ended_at=self._plan.world.now() - self._queue.began)
+        facts = replace(self.facts, began_at=0.0, ended_at=self._plan.world.now() - self.facts.began_at)
         return Results(ledger_of(outcomes, facts, self.stopped or reason))
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:
