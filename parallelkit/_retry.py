@@ -90,8 +90,8 @@ class Retry:
             if getattr(self, name) is not None:
                 plain[name] = check_number(name, getattr(self, name), 0.0)
         if plain["delay"] > plain["max_delay"] == MAX_DELAY:  # else asked for
-            rule = f"max_delay must be raised with a delay of more than {MAX_DELAY} s, for no wait is longer than it"
-            raise ValueError(f"{rule}, got delay={self.delay!r}, max_delay={self.max_delay!r}")
+            rule = f"delay must be at most max_delay, which is {MAX_DELAY} s by default, got {self.delay!r}"
+            raise ValueError(f"{rule}; set max_delay, too")
         for name, number in plain.items():
             object.__setattr__(self, name, number)  # the dataclass is frozen
 

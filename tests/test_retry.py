@@ -140,7 +140,7 @@ def test_no_delay_is_no_delay_however_often(zero, number, factor):
         (
             {"delay": 60},
             ValueError,
-            "max_delay must be raised with a delay of more than 30 s, .* got delay=60, max_delay=30",
+            "delay must be at most max_delay, which is 30 s by default, got 60; set max_delay, too",
         ),
         ({"max_delay": -1}, ValueError, "max_delay must be at least 0, got -1"),
         ({"max_delay": False}, TypeError, "max_delay must be a number, got False"),
