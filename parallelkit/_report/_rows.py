@@ -5,23 +5,8 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
-from parallelkit._outcomes import Outcome
+from parallelkit._outcomes import Outcome, Success
 from parallelkit._raised import describe_error
-
-COLUMNS = [
-    "key",
-    "index",
-    "ok",
-    "value",
-    "error_type",
-    "error",
-    "attempts",
-    "queued_at",
-    "started_at",
-    "duration",
-    "worker",
-    "parent",
-]
 
 
 def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
@@ -40,6 +25,9 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
         "worker": outcome.worker,
         "parent": outcome.parent,
     }
+
+
+COLUMNS = list(as_row(Success(None, 0, None, 1, 0.0, 0.0, 0.0, "")))
 
 
 def as_frame(rows: list[dict[str, Any]]) -> Any:
