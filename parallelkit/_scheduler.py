@@ -10,7 +10,7 @@ Instants come in as arguments, decisions go out as values. An attempt is in one 
     any       the run is stopped                   → settled (cancelled)
 
 An ordinary task takes one place in a deque, one in ``Unsettled`` and one in the columns of its block. Only
-a task that has failed, or has options of its own, has entries anywhere else.
+a task that has failed, has options of its own, or is under limits or priorities has entries anywhere else.
 """
 
 from __future__ import annotations
