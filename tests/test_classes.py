@@ -417,9 +417,10 @@ Point.ORIGIN = Point(0)  # is unpickled by the class's own __setstate__
 class Colour:
     def __init__(self, name): self.name = name
     def __eq__(self, other): return self.name == other.name
+    def paint(self): return PAINTS[self]
     def __hash__(self): return hash(self.name)
 
-Colour.ALL = {Colour("red")}
+Colour.ALL, PAINTS = {Colour("red")}, {Colour("red"): "cinnabar"}
 
 class Pair(typing.NamedTuple):
     one: int
@@ -437,15 +438,15 @@ class Dot(Shape):
 DOT = Dot.FIRST = Dot()
 
 def own(item):
-    return Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Pair.FIRST.two, DOT.area(), [*vars(Colour)][-1]
+    return Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Colour("red").paint(), Pair.FIRST.two, DOT.area(), [*vars(Colour)][-1]
 """
 
 
-def test_a_class_may_have_objects_of_itself_among_its_attributes(executor):
-    """They are made as the class says. Such constants were refused, or made a set in which no object was found again."""
+def test_a_class_may_lead_to_objects_of_itself(executor):
+    """They are made as the class says. Constants were refused, or made a set or dict in which no object was found again."""
     scope = {"__name__": "__main__"}
     exec(OWN_OBJECTS, scope)
-    assert (True, True, 2, True, "ALL") == run(executor, scope["own"], 0)
+    assert (True, True, "cinnabar", 2, True, "ALL") == run(executor, scope["own"], 0)
 
 
 def test_hooks_of_the_script_run_once(executor):

@@ -10,8 +10,8 @@ its *edition* with it (_editions.py), and only attributes that differ from the l
 from __future__ import annotations
 
 from _thread import RLock
-from functools import cached_property, partial
-from types import FunctionType, MemberDescriptorType, resolve_bases
+from functools import partial
+from types import MemberDescriptorType, resolve_bases
 
 from parallelkit._worker import _enums, _script
 
@@ -48,10 +48,11 @@ ABSTRACT = "__abstractmethods__"
 REGISTRY = "_abc_impl"
 """For which a pickle has the classes that are registered with an abstract one."""
 
-METHODS = FunctionType, classmethod, staticmethod, property, cached_property
-"""The usual types of attributes that have functions in them."""
-
 PLAIN = str, bytes, int, float, bool, type(None)
+"""Types of attributes that lead nowhere."""
+
+MAKING = "__new__", "__eq__", "__hash__", "__setstate__", "__dataclass_fields__", "__init__"
+"""Attributes that tell how objects of a class are made and hashed when they are unpickled."""
 
 _lock = RLock()  # threads of a task may unpickle, too
 
@@ -84,22 +85,21 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
 
 
 def _in_order(cls: type, reduced: Any) -> Any:
-    """The same, but a class that is new at the other end has its first attributes before those after them are unpickled.
+    """The same, but a class that is new at the other end gets each attribute before what follows is unpickled; first those of MAKING.
 
-    There may be objects of the class among these, such as ``Point.ORIGIN``, and its methods tell how these are made and hashed.
+    An attribute, or a global that a method names, may have objects of the class itself, be it as keys of a dict.
     """
     make, spec, (attributes, *others), *rest = reduced
-    order = {name: place for place, name in enumerate(vars(cls))}
-    whole: dict[str, Any] = {}
+    order = {name: place for place, name in enumerate(dict.fromkeys([*MAKING, *vars(cls)]))}
+    whole: dict[str | int, Any] = {}
     first: dict[str, Any] = {}
     for name, value in sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))):
-        if name == REGISTRY:
-            whole[name] = value
-            continue
-        alone = isinstance(value, METHODS) or type(value) in PLAIN
-        whole[name] = value if alone else _Called(after, _Called(set_first, cls, first), value)
-        first = first if alone else {}
-        first[name] = value
+        if first and type(value) not in PLAIN:
+            whole[len(whole)] = _Called(set_first, cls, first)
+            first = {}
+        whole[name] = value
+        if name != REGISTRY:
+            first[name] = value
     return make, spec, (whole, *others), *rest
 
 
@@ -118,11 +118,6 @@ def set_first(cls: type, attributes: Mapping[str, object]) -> None:
     if _made().get(cls, NO_EDITION) is None:
         for name, value in attributes.items():
             setattr(cls, name, value)
-
-
-def after(_: None, value: object) -> object:
-    """A value that is unpickled after something else."""
-    return value
 
 
 def _whole(cls: type, reduced: Any) -> Any:
@@ -226,7 +221,8 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
         attributes = _renewed(cls, attributes, had[1], edition[1])
     else:  # some have been set already
         known = vars(cls)
-        attributes = {n: v for n, v in attributes.items() if n not in known or known[n] is not v}
+        given = {n: v for n, v in attributes.items() if type(n) is str}
+        attributes = {n: v for n, v in given.items() if n not in known or known[n] is not v}
     cloudpickle._class_setstate(cls, (attributes, own))
     if had is None:
         _enums.set_attributes(cls, own)  # nothing for a class that is no enum

@@ -7,12 +7,17 @@ changed, and the instant since which the attributes have been so, by which it se
 
 from __future__ import annotations
 
+from functools import cached_property
+from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from parallelkit._system import monotonic
 from parallelkit._worker import _classes
 from parallelkit._worker._travel import Apart, pack
+
+METHODS = FunctionType, classmethod, staticmethod, property, cached_property
+"""The usual types of attributes that have functions in them; in those of other types, functions are searched for."""
 
 SHORT = 8
 """Bytes of a digest."""
@@ -83,7 +88,7 @@ def _digests_of(attributes: dict[str, Any], names: _Names) -> dict[str, bytes]:
 
     Attributes with functions have one in common: as they are set together, their functions share their globals.
     """
-    methods = {name: value for name, value in attributes.items() if isinstance(value, _classes.METHODS)}
+    methods = {name: value for name, value in attributes.items() if isinstance(value, METHODS)}
     others = {name: _digest(attributes[name], names) for name in attributes if name not in methods}
     also = [name for name, (_, has_functions) in others.items() if has_functions]
     common, _ = _digest([methods, [attributes[name] for name in also]], names)
