@@ -5,6 +5,7 @@ import pickle
 import random
 from array import array
 from functools import partial
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from threading import Lock
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -22,6 +23,7 @@ from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._packing import QUEUED_FILES
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine
+from parallelkit._system import read
 from parallelkit._worker import _buffers, _channel, _leases
 from parallelkit._worker._editions import Editions
 
@@ -261,6 +263,40 @@ def test_result_may_be_a_view_of_the_item(engine):
     seen = drive(engine, far.rows, [numbered(number) for number in range(30)])
     for number, (some, half) in seen.values.items():
         assert {float(number)} == set(some) == set(half)
+
+
+def test_memory_of_many_results_goes_back_to_the_system(monkeypatch):
+    """A worker keeps some free blocks for its next results; the memory of the others is freed once nothing uses them."""
+    monkeypatch.setattr("parallelkit._executors._process._arrivals.SPARE_BYTES", 3_000_000)
+    engine = ProcessEngine(1)
+    try:
+        before = shared_memory()
+        for _ in range(2):
+            values = drive(engine, far.make, range(20)).values
+            assert {number: float(number) for number in range(20)} == {
+                number: array.min() for number, array in values.items()
+            }
+            held = shared_memory() - before
+            del values
+            drive(engine, far.make, [0])
+            assert held > 12_000_000
+            assert shared_memory() - before < 6_000_000
+    finally:
+        engine.close()
+
+
+def test_memory_that_the_system_does_not_take_back_is_kept():
+    """Nothing fails where there is no such call, or it is not for this memory."""
+    block = _buffers.Block(mmap(-1, 4096, flags=MAP_PRIVATE | MAP_ANONYMOUS))
+    block.mapping[:1] = b"x"
+    block.empty()
+    assert b"x" == block.mapping[:1]
+
+
+def shared_memory():
+    """Bytes of shared memory that this process has mapped."""
+    lines = dict(line.split(":", 1) for line in read("/proc/self/status").splitlines())
+    return int(lines["RssShmem"].split()[0]) * 1024
 
 
 def test_worker_lets_go_of_a_value_once_it_is_sent(engine):

@@ -21,6 +21,9 @@ from parallelkit._worker._result_classes import SMALL, TOLD
 Content: TypeAlias = "bytes | mmap | OSError"
 """The content of a file or block, or why it could not be received."""
 
+SPARE_BYTES = 256 << 20
+"""Bytes that a worker's free blocks may have: to fill fresh memory takes three times as long."""
+
 
 class Arrivals:
     """The parts that have come from one worker."""
@@ -30,6 +33,7 @@ class Arrivals:
         self._leases = leases
         self._files: deque[Content] = deque()
         self._blocks: dict[int, Block] = {}  # the worker's, by number
+        self._emptied: set[int] = set()  # blocks that have no memory until the worker fills them again
         self._single: dict[int, Content] = {}  # blocks that could not be mapped; each serves one result
         self._told = 0  # how many keys have come
         self.keys = b""
@@ -103,13 +107,24 @@ class Arrivals:
         block = self._blocks.get(number)
         content = self._single.pop(number) if block is None else block.mapping
         self._leases[number] = LEASED
+        self._emptied.discard(number)
         return content
 
     def release_blocks(self) -> None:
-        """Give blocks back to the worker that nothing here refers to any more: no span, no array of the user's."""
+        """Give blocks back to the worker that nothing here refers to any more: no span, no array of the user's.
+
+        If it has many that are free, most of them without their memory, which goes back to the system.
+        """
+        spare = 0
         for number, block in self._blocks.items():
             if self._leases[number] == LEASED and block.is_at_rest():
-                self._leases[number] = GIVEN_UP if _leases.is_private(block.mapping) else FREE
+                is_private = _leases.is_private(block.mapping)
+                if spare + block.size > SPARE_BYTES and not is_private:
+                    block.empty()
+                    self._emptied.add(number)
+                self._leases[number] = GIVEN_UP if is_private else FREE
+            if self._leases[number] == FREE and number not in self._emptied:
+                spare += block.size
 
     def close(self) -> None:
         for held in (self._files, self._blocks, self._single):
