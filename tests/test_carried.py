@@ -314,6 +314,14 @@ def test_a_chunk_of_calls_keeps_its_function(script):
     assert [script["loads"], _carried.Carried] == [chunk.fn, type(carried.fn)]
 
 
+def test_the_function_of_a_run_names_an_array_that_is_a_file(script, tmp_path):
+    """Workers map the file, which may be huge, and tasks may write to it; a copy would be sent with each run."""
+    script["base"] = np.memmap(tmp_path / "table", "f8", "w+", shape=(4,))
+    _, packed = _carried.carry_for_run(script["add"])
+    assert b"open_memmap" in packed
+    script["base"] = 10  # and so the file is closed
+
+
 def test_the_function_of_a_module_goes_by_its_name(executor):
     """A function of a module is sent by its name."""
     call = (submitted, (1,), {})

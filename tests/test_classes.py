@@ -299,7 +299,7 @@ def test_an_array_that_is_a_file_is_not_read_for_its_class(script, tmp_path):
     script["FACTOR"] = array
 
     def packed():
-        return pack(script["Model"], by_file=True, editions=Editions())
+        return pack(script["Model"], editions=Editions(by_file=True))
 
     before = packed()
     array[0] = 1

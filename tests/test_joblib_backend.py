@@ -616,6 +616,13 @@ def write_own(array, number):
     return type(array).__name__
 
 
+def test_an_array_that_is_a_file_goes_by_its_name_beside_what_has_none(tmp_path):
+    """A lambda among the calls has them pickled by value, but not the content of a file."""
+    array = np.memmap(tmp_path / "file", "f8", "w+", shape=(12,))
+    blob, _ = _packing.Packer(None).pack((array, lambda: None))
+    assert b"open_memmap" in blob
+
+
 @pytest.mark.parametrize("view", [lambda array: array, lambda array: array[1:-1]])
 def test_an_array_that_is_a_file_is_that_file(ours, tmp_path, view):
     """What workers write into a memory-mapped array, or a slice of it, is in its file."""

@@ -291,9 +291,9 @@ def test_a_file_is_not_read_to_see_whether_a_class_has_changed(mapped):
     class Model:
         weights = mapped("r+")
 
-    before = pack(Model, by_file=True, editions=Editions())
+    before = pack(Model, editions=Editions(by_file=True))
     Model.weights[0] = -1.0
-    assert before == pack(Model, by_file=True, editions=Editions())
+    assert before == pack(Model, editions=Editions(by_file=True))
 
 
 def test_a_file_is_not_read_to_see_what_an_initializer_changes(mapped):

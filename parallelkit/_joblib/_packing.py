@@ -30,7 +30,7 @@ class Packer:
         self._least = float("inf") if max_nbytes is None else max_nbytes
         self._known: dict[Any, Known] = {}  # any thread in which an array is collected removes it
         self._by_value = False
-        self._editions = Editions()
+        self._editions = Editions(by_file=True)
 
     def pack(self, calls: Any) -> tuple[bytes, list[Part]]:
         """Return the pickled calls, and their large buffers beside them; raises whatever pickling raises."""
@@ -38,7 +38,7 @@ class Packer:
         blob = None if self._by_value else self._pack_by_reference(calls, apart)
         if blob is None:
             apart.buffers.clear()
-            blob = dump(by_value_pickler(), calls, apart, True, self._editions)
+            blob = dump(by_value_pickler(), calls, apart, self._editions)
         return blob, [self._part_of(raw) for raw in apart.take()]
 
     def _pack_by_reference(self, calls: Any, apart: Apart) -> bytes | None:
@@ -75,7 +75,7 @@ class Packer:
 
     def close(self) -> None:
         """Forget all arrays, and the editions of the script's classes: for the next call they may have changed."""
-        self._editions = Editions()
+        self._editions = Editions(by_file=True)
         for key in list(self._known):
             self._forget(key)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         """Decides how a class of the script goes into a pickle."""
 
         by_file: bool
+        """Whether the pickle has the name of an array that is a file (``pack``)."""
         known: dict[int, Any]
         """What stands for classes that many pickles bring, by their ids."""
 

@@ -29,10 +29,8 @@ _latest: WeakKeyDictionary[type, _classes.Edition] = WeakKeyDictionary()
 class Editions:
     """Adds its edition to each class in pickles that belong together. A class is looked at once, when it is first met."""
 
-    by_file = False
-    """Whether these pickles have the name of an array that is a file; then a digest is made of the name, too."""
-
-    def __init__(self) -> None:
+    def __init__(self, by_file: bool = False) -> None:
+        self.by_file = by_file  # then a digest is made of the file's name, too
         self.known: dict[int, Any] = {}
         self._states: dict[type, tuple[dict[str, Any], Any, _classes.Edition]] = {}
         self.functions: dict[object, Any] = {}
@@ -100,7 +98,7 @@ def _digest(value: object, names: _Names) -> tuple[bytes, bool]:
     from hashlib import sha1  # late, as few need it; processors have instructions for this one
 
     apart = Apart()
-    blob = pack(value, apart, names.by_file, names)
+    blob = pack(value, apart, editions=names)
     digest = sha1(blob, usedforsecurity=False)
     for buffer in apart.buffers:
         digest.update(buffer)

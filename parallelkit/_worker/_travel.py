@@ -42,22 +42,24 @@ def pack(
 
     ``apart``: gathers the large buffers, which are then not in the pickle. ``by_file``: an array that is a file
     is sent as the file's name (_memmaps.py). ``editions``: for workers that stay, what tells them which classes
-    of the script have changed (_editions.py).
+    of the script have changed (_editions.py); these say ``by_file`` themselves.
     """
     if apart is not None and apart.left:
         apart.left.clear()
+    known = None
+    if editions is not None:
+        known, by_file = editions.known, editions.by_file
     try:
         if by_file:
-            blob = dump(Pickler, thing, apart, True)
+            blob = dump(Pickler, thing, apart, by_file=True)
         else:
-            known = editions.known if editions is not None else None
             blob = dump_by_name(thing, apart, known) if known else dumps(thing, 5, buffer_callback=apart)
     except Exception as error:
         if is_of_signal(error):
             raise
-        return pack_by_value(thing, apart, by_file, editions)
+        return pack_by_value(thing, apart, editions, by_file)
     bare = apart.bare(blob) if apart is not None and apart.left else blob
-    return blob if is_plain(bare) else pack_by_value(thing, apart, by_file, editions)
+    return blob if is_plain(bare) else pack_by_value(thing, apart, editions, by_file)
 
 
 def is_plain(blob: bytes) -> bool:
@@ -69,31 +71,30 @@ def is_plain(blob: bytes) -> bool:
 
 
 def pack_by_value(
-    thing: object, apart: Apart | None, by_file: bool = False, editions: _classes.Reducer | None = None
+    thing: object, apart: Apart | None, editions: _classes.Reducer | None = None, by_file: bool = False
 ) -> bytes:
     """The same as ``pack``, for a thing that plain pickle does not serve."""
     if apart is not None:
         apart.buffers.clear()
-    return dump(by_value_pickler(), thing, apart, by_file, editions)
+    return dump(by_value_pickler(), thing, apart, editions, by_file=by_file)
 
 
 def dump(
     make: Any,
     thing: object,
     apart: Apart | None,
-    by_file: bool,
     editions: _classes.Reducer | None = None,
     file: BytesIO | None = None,
+    by_file: bool = False,
 ) -> bytes:
     """Pickle the thing with the pickler class ``make``; into this file, if one is given."""
-    if by_file:
+    if by_file or (editions is not None and editions.by_file):
         from parallelkit._worker import _memmaps  # late: workers do not need it to start
 
         make = _memmaps.by_file(make)
     file = file or BytesIO()
     pickler = make(file, 5, buffer_callback=apart)
     if editions is not None:
-        editions.by_file = by_file
         pickler.editions = editions
     pickler.dump(thing)
     return file.getvalue()

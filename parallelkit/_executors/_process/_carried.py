@@ -57,11 +57,11 @@ class CarriedClasses:
     though not with the items themselves.
     """
 
+    by_file = False
+
     def __init__(self, definitions: Definitions | None) -> None:
-        self.by_file = False
-        self.mapped = definitions is not None
         self.known: dict[int, Any] = {}
-        self.editions = Editions()
+        self.editions = Editions(by_file=definitions is not None)
         self.seen: set[type] = set()
         self.lane = definitions.lane if definitions is not None else 0
         self._definitions = definitions
@@ -75,7 +75,7 @@ class CarriedClasses:
 
     def _carry(self, cls: type) -> None:
         apart = Apart()
-        blob = pack_by_value(cls, apart, self.mapped, self.editions)
+        blob = pack_by_value(cls, apart, self.editions)
         refuse_packed(blob)
         if not apart.buffers and len(blob) <= SMALL:
             self.known[id(cls)] = cached_class, (self.reference(blob),)
@@ -112,7 +112,7 @@ def carry_for_run(fn: Any) -> tuple[Any, bytes]:
     if type(fn) is partial and not vars(fn):
         inner, blob = carry_for_run(fn.func)
         return (partial(inner, *fn.args, **fn.keywords) if blob else fn), blob
-    packed = _packed(fn, True, Editions()) if is_of_script(fn) and "<" not in name_of(fn) else None
+    packed = _packed(fn, Editions(by_file=True)) if is_of_script(fn) and "<" not in name_of(fn) else None
     if packed is None:
         return fn, b""
     return Carried(kept_function, name_of(fn), packed[::-1]), packed
@@ -132,7 +132,7 @@ def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> 
     functions = classes.editions.functions
     if fn in functions:
         return functions[fn]
-    blob = _packed(fn, classes.mapped, classes.editions)
+    blob = _packed(fn, classes.editions)
     if blob is None:
         return fn
     if several:
@@ -158,13 +158,13 @@ def name_of(fn: object) -> str:
     return name if isinstance(name, str) else "<callable object>"
 
 
-def _packed(fn: Callable[..., Any], mapped: bool, editions: Editions) -> bytes | None:
+def _packed(fn: Callable[..., Any], editions: Editions) -> bytes | None:
     """A function by itself; None if it is large. Then most of it is not packed in vain."""
     if fn in _large:
         return None
     apart = Apart()
     try:
-        blob = dump(by_value_pickler(), fn, apart, mapped, editions, _Small())
+        blob = dump(by_value_pickler(), fn, apart, editions, _Small())
         if not apart.buffers and len(blob) <= SMALL:
             refuse_packed(blob)
             return blob

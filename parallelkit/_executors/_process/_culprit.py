@@ -110,7 +110,7 @@ def _find(parts: Mapping[str, object], error: BaseException) -> Found | None:
 def _flaw(thing: object, past: type | None = None) -> BaseException | None:
     """The error that pickling a thing raises, if any, with class ``past`` left out; not Ctrl-C or a signal handler's."""
     try:
-        pack(thing) if past is None else dump(_pickler_past(past), thing, None, False)
+        pack(thing) if past is None else dump(_pickler_past(past), thing, None)
     except KeyboardInterrupt:
         raise
     except BaseException as error:

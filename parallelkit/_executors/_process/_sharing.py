@@ -52,7 +52,7 @@ def _pack_job(job: Job, apart: _Buffers) -> bytes:
         bare = own and not (job.args or job.kwargs)
         by_value = not bare and type(job.fn) is FunctionType and goes_by_value(job.fn)
         parts = fn, _Arguments(job.args, apart), dict(job.kwargs), job.star
-        blob = (pack_by_value if by_value else pack)(parts, apart, by_file=True, editions=Editions())
+        blob = (pack_by_value if by_value else pack)(parts, apart, editions=Editions(by_file=True))
     except Exception as error:
         if is_of_signal(error):
             raise
@@ -77,7 +77,7 @@ def pack_initializer(
     else:
         return None
     try:
-        packed = pack(call, by_file=True, editions=Editions())
+        packed = pack(call, editions=Editions(by_file=True))
     except Exception as error:
         if is_of_signal(error):
             raise
