@@ -310,6 +310,21 @@ def test_an_executor_that_served_runs_alone_is_closed_where_its_engines_lock_is_
     assert not engine.workers
 
 
+@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+def test_an_executor_that_was_shut_down_starts_no_thread_as_it_is_collected(make, monkeypatch):
+    """It has nothing left to close; where the system has no thread to give, Python printed an error at its collection."""
+    started = []
+    monkeypatch.setattr(_collector._Closing, "start", started.append)
+    with make(1) as executor:
+        cycle = [executor]
+        cycle.append(cycle)
+    gone = weakref.ref(executor)
+    del executor, cycle
+    gc.collect()
+    assert gone() is None
+    assert [] == started
+
+
 def test_the_journal_of_a_stream_is_written_and_given_free(tmp_path, leave_behind):
     """When a stream is collected, its journal is written and soon free for the next run."""
     journal, made = Checkpoint(tmp_path / "journal"), []
