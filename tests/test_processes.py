@@ -38,6 +38,7 @@ from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._executors._processes import ProcessEngine, ProcessPort
+from parallelkit._loop import reason_of
 from parallelkit._worker._channel import EACH, LARGE, SLOTS
 
 
@@ -1188,7 +1189,7 @@ def test_a_moment_without_processes_fails_no_run(engine, monkeypatch, refusals):
 
 
 def test_what_does_not_pass_fails_a_run_at_once(engine, monkeypatch):
-    """An interpreter that is gone will not come back. Only a run that waits for a worker fails."""
+    """An interpreter that is gone will not come back. Only a run that waits for a worker fails, and says why once."""
 
     def refuse(_):
         raise FileNotFoundError(errno.ENOENT, "no such interpreter")
@@ -1198,7 +1199,8 @@ def test_what_does_not_pass_fails_a_run_at_once(engine, monkeypatch):
     with opened(engine, far.nothing) as idle, opened(engine, far.nothing) as port:
         port.start([(0, 1, 0, None)])
         assert [] == port.wait(time.monotonic() + 30)
-        assert "no worker process can be started: [Errno 2] no such interpreter" in str(port.failure)
+        why = "no worker process can be started: FileNotFoundError: [Errno 2] no such interpreter"
+        assert why == reason_of(port.failure)
         assert [] == idle.wait(0.0)
         assert idle.failure is None
 
@@ -1209,7 +1211,7 @@ def test_what_does_not_pass_fails_a_run_at_once(engine, monkeypatch):
         (errno.EAGAIN, r"the limit of processes is reached \(ulimit -u"),
         (errno.EFBIG, r"the limit of file sizes is too low \(ulimit -f"),
         (errno.EMFILE, r"Too many open files \(limit \d+\)"),
-        (errno.ENOENT, r"\[Errno 2\] No such file"),
+        (errno.ENOENT, r"FileNotFoundError: \[Errno 2\] No such file"),
     ],
 )
 def test_what_the_system_lacks_is_said_in_words(number, said):

@@ -10,6 +10,7 @@ import sys
 from errno import EAGAIN, EFBIG, EMFILE, ENFILE, ENOMEM
 from math import inf
 
+from parallelkit._raised import describe_error
 from parallelkit._worker._tracebacks import detached
 
 KEPT = 2
@@ -75,7 +76,7 @@ def explain(error: OSError) -> str:
         return "the limit of processes is reached (ulimit -u, or that of the container)"
     if error.errno == EFBIG:
         return "the limit of file sizes is too low (ulimit -f), as it is one for shared memory, too"
-    return _limit_reached() if is_lack(error) else str(error)
+    return _limit_reached() if is_lack(error) else describe_error(error)
 
 
 def _limit_reached() -> str:
