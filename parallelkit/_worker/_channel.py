@@ -193,6 +193,11 @@ def frame(kind: int, body: bytes = b"", file_length: int = 0) -> bytes:
     return HEADER.pack(len(body), kind, file_length) + body
 
 
+def frame_of(kind: int, *parts: bytes) -> bytes:
+    """A frame whose body consists of these parts, which may be long, and so are copied once only."""
+    return b"".join((HEADER.pack(sum(map(len, parts)), kind, 0), *parts))
+
+
 def socket_of(fd: int) -> Socket:
     """A blocking socket, whatever ``socket.setdefaulttimeout`` says."""
     socket = Socket(fileno=fd)

@@ -68,7 +68,7 @@ class Wire(Words):
         if isinstance(payload, File):
             self.send(_channel.frame(kind, head + payload.header, payload.length), payload)
         else:
-            self.send(_channel.frame(kind, head + payload))
+            self.send(_channel.frame_of(kind, head, payload))
 
     def send_batch(self, batch: Batch) -> None:
         """Send a batch as frames; an item in a file or a block has a frame of its own."""
@@ -84,7 +84,7 @@ class Wire(Words):
             else:
                 head = _channel.BATCH_HEAD.pack(number, len(some), _channel.ONE_BY_ONE)
                 lengths = array("I", map(len, some)).tobytes()
-                self.send(_channel.frame(_channel.BATCH, b"".join((head, lengths, *some))))
+                self.send(_channel.frame_of(_channel.BATCH, head, lengths, *some))
 
     def _send_together(self, number: int, items: list[Any]) -> None:
         """Send items as one pickle; each by itself if huge integers make it too long for a frame."""
