@@ -1366,11 +1366,14 @@ def test_what_is_too_large_for_a_journal_costs_a_warning(path, monkeypatch, capl
     )
 
 
-class Coded(Exception):
-    """An error that can be pickled but, like many, not unpickled."""
+class Coded:
+    """Can be pickled but not unpickled, like many errors; it is none, as tblib may have taught pickle to unpickle those."""
 
     def __init__(self, code, text):
-        super().__init__(text)
+        self.text = text
+
+    def __reduce__(self):
+        return Coded, (self.text,)
 
 
 def test_a_value_that_cannot_be_unpickled_costs_a_warning(path, caplog):
