@@ -43,7 +43,7 @@ class Loop:
     observer: Observer | None = None
     asked: str | None = None  # why the run is to stop, set by any thread
     unseen: bool = False  # whether nobody will look at the outcomes of what a stop cuts off
-    may_block: bool = False  # whether reading an item may take any time
+    flows: bool = False  # whether items are best handed over one by one (see ``Intake``)
     flowing: DirectSource | None = None  # the source, if its items may be started before they are admitted
     be_exact: Callable[[], None] | None = None  # to be called once a task of the input calls for an order
     lapsed: bool = False  # whether in this step a task failed because it was too late to try it again
@@ -86,25 +86,25 @@ class Loop:
             scheduler.put_back(self.port.give_back(), now)
 
     @property
-    def eager(self) -> bool:
-        """Whether what was read is handed over before the next item is read, since an input may wait for what
-        its last item does. Only ports that take single tickets at little cost are eager.
+    def singly(self) -> bool:
+        """Whether what was read is handed over before the next item is read: the port must take single tickets
+        at little cost.
         """
-        return self.may_block and self.port.eager
+        return self.flows and self.port.eager
 
     def _read(self) -> bool:
-        """Read and admit a portion, or, if eager, item by item for a moment; return whether there was anything."""
+        """Read and admit a portion, or, if singly, item by item for a moment; return whether there was anything."""
         scheduler, source = self.scheduler, self.source
-        if self.eager:
+        if self.singly:
             self._hand_over()  # what was read before, and may have had to wait for a retry
             if self.lapsed or self.port.room() <= 0:
                 return False
-        portion = source.next(scheduler.unsettled_input, single=self.eager)
+        portion = source.next(scheduler.unsettled_input, single=self.singly)
         if portion is None:
             return False
         self.admit(portion)
         end = self.clock() + PORTION
-        while self.eager and self._hand_over() and self.port.room() > 0 and self.clock() < end:
+        while self.singly and self._hand_over() and self.port.room() > 0 and self.clock() < end:
             portion = source.next(scheduler.unsettled_input, single=True)
             if portion is None:
                 break

@@ -188,7 +188,7 @@ def test_a_window_of_one_still_runs_everything():
 
 
 def test_the_default_window_grows_with_what_is_done():
-    """The default window is 32 per worker, and then grows with the number of settled tasks, up to ten thousand."""
+    """The default window is 32 per worker, and then grows with the number of settled tasks, up to five thousand."""
     window = Window(workers=2)
     assert [64, 64, 65, WIDEST, WIDEST] == [window.room(0, done) for done in (0, 64, 65, WIDEST, 10**6)]
     assert 54 == window.room(10, 0)
@@ -641,7 +641,7 @@ def taken_in(run, way):
     """Make the run take in its input in this way."""
     source = run.loop.source
     if way != "portions":
-        run.loop.may_block, run.port.eager = True, True
+        run.loop.flows, run.port.eager = True, True
     if way == "flow":
         run.loop.flowing = source
     return run

@@ -169,9 +169,7 @@ class Plan:
         loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
         loop.interrupt = interrupt
         loop.be_exact = port.be_exact if self.intake.shape.tentative else None
-        # With limits or priorities, handing over item by item would cost a run half as much again; a stream has a
-        # thread for it.
-        loop.may_block = self.intake.may_block and not self.intake.shape.gated
+        loop.flows = self.intake.flows
         if options.on_event is not None:
             scheduler.news = []
             from parallelkit._events import Observer
