@@ -329,7 +329,7 @@ def by_parity(item):
 
 def test_traits_are_priority_and_groups():
     """The traits of an item are its priority and its groups, in the order of the limits."""
-    shape = Shape(gated=True, priority=lambda item: -item, bys=(None, by_parity))
+    shape = Shape(gated=True, priority=lambda item: -item, bys=(None, by_parity), ranked=True)
     assert [(0, (None, None)), (-1, (None, 1)), (-2, (None, None))] == Intake(range(3), shape).read(10).traits
 
 

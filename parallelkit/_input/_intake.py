@@ -75,7 +75,7 @@ class Intake:
         self.at_hand = type(source) in (list, tuple, range)
         self._stride = 1
         self._whole = shape.ranked and self.size is not None  # to be read at once: any item may come first
-        self._asks = any(shape.bys) and shape.priority is None  # reading calls ``by``, which may be slow
+        self._at_once = self.at_hand and not any(shape.bys)  # but to call ``by`` may be slow
 
     def _check_at_the_door(self, items: list[Any], *, keys: bool) -> None:
         if self.shape.tasks:
@@ -110,13 +110,13 @@ class Intake:
 
     def _read(self, limit: int) -> Portion | None:
         first = self.read_so_far
+        items = self._take_at_hand(limit) if self._at_once else self._take(limit)
         if self.shape.plain and (self.keys is not None or self.shape.key is None):
-            portion = Portion(self._take_at_hand(limit) if self.at_hand else list(self._take(limit)))
+            portion = Portion(list(items))
             if self.keys is not None:
                 portion.keys = self.keys[first : first + len(portion.items)]
         else:
-            at_once = self.at_hand and not self._asks
-            portion = self._shaped(self._take_at_hand(limit) if at_once else self._take(limit), first)
+            portion = self._shaped(items, first)
         self.read_so_far = first + len(portion.items)
         if self.exhausted and self.size is not None and self.error is None:
             self.size = self.read_so_far  # whatever its ``len`` has said
@@ -162,7 +162,10 @@ class Intake:
 
     @property
     def flows(self) -> bool:
-        """Whether ``flow`` may be used: reading may block, and items are tasks as they are."""
+        """Whether items are best handed over one by one, since each may wait for what the last does, and ``flow``
+        may be used, since they are tasks as they are. With limits or priorities, that would cost a run half as
+        much again; a stream has a thread for it.
+        """
         return self.may_block and self.shape.plain
 
     @property
