@@ -17,6 +17,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from math import inf
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,12 +25,14 @@ from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, T
 from parallelkit._executors import _choice
 from parallelkit._executors._contract import Job
 from parallelkit._executors._gate import Gate
+from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._executors._thread import _loss, _overdue, _starts
 from parallelkit._executors._thread import _worker as _thread
 from parallelkit._executors._thread._overdue import Lookout
 from parallelkit._executors._thread._port import ThreadPort
-from parallelkit._executors._thread._queue import TicketQueue
+from parallelkit._executors._thread._queue import OWN, TicketQueue
 from parallelkit._executors._thread._registry import Registry
+from parallelkit._executors._thread._slots import Slots
 from parallelkit._executors._thread._worker import IDLE, ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
@@ -861,6 +864,30 @@ def test_a_lent_slot_is_given_back():
         assert 1 == most
 
 
+def test_a_lent_slot_is_free_for_nothing_else():
+    """A slot that is lent to a run serves neither another run nor a call, and one for a call no run; all others are taken."""
+    run, other, call = TicketQueue(), TicketQueue(), object()
+    slots = Slots(2, [SimpleNamespace(ticket=ticket, slot=OWN) for ticket in (1, 2)], ())
+    slots.lend(run, [1.0])
+    slots.lend(call, [2.0])
+    assert [[1.0], None, [2.0]] == [slots.free(run), slots.free(other), slots.free(None)]
+    slots.repay(call)
+    assert [[1.0], None, None] == [slots.free(run), slots.free(other), slots.free(None)]
+
+
+def test_a_task_lends_one_slot_however_much_it_waits_for(engine):
+    """A task may wait for two things at once, in ``then`` of a run that it has made; once it has ended, it lends none."""
+    claim, slots = [0.0], engine.slots
+    slots.lend("run", claim)
+    slots.lend("call", claim)
+    assert 1 == slots.lent()
+    slots.repay("call", claim)
+    assert 1 == slots.lent()
+    claim.clear()
+    assert 0 == slots.lent()
+    slots.repay("run")
+
+
 def test_runs_within_runs_take_few_threads():
     """A lent slot serves only the nested run, not the next task, which would lend its own in turn, and so on."""
     peak, seen = 0, set()
@@ -1057,6 +1084,20 @@ def test_a_wait_for_a_call_breaks_no_exclusion():
         futures = [executor.submit(waits, item) for item in range(20)]
         results = run_parallel(waits, range(20), executor=executor, run_timeout=PATIENCE)
         assert list(range(20)) == [future.result(PATIENCE) for future in futures] == results.values()
+
+
+def test_who_waits_has_its_slot_back_before_the_call_is_told_to_be_done(monkeypatch):
+    """Otherwise the task could go on while another call is given its slot."""
+    lent, settle = [], PoolFuture.set_result
+
+    def set_result(future, value):
+        lent.append(executor._pool.slots.lent())
+        settle(future, value)
+
+    monkeypatch.setattr(PoolFuture, "set_result", set_result)
+    with ThreadExecutor(1) as executor:
+        assert 1 == executor.submit(lambda: executor.submit(abs, -1).result(PATIENCE)).result(PATIENCE)
+    assert [0, 0] == lent
 
 
 @pytest.mark.parametrize("kind", ["calls", "runs"])
