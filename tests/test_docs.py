@@ -189,3 +189,13 @@ def test_the_design_tour_names_every_part():
     assert not missing, f"say in a page of docs/design what these are for: {missing}"
     gone = set(re.findall(r"`(?:_\w+/)?(_\w+\.py)`", tour)) - {path.name for path in modules}
     assert not gone, f"docs/design names files that are no more: {gone}"
+
+
+def test_the_design_names_tests_that_exist():
+    """Where a page says which test fails if an invariant is broken, there is such a test."""
+    pages = "".join(page.read_text() for page in (ROOT / "docs/design").glob("*.md"))
+    tests = "".join(page.read_text() for page in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", pages)) | set(re.findall(r"`tests/([\w/]+\.py)`", pages))
+    gone = {name for name in named if f"def {name}(" not in tests and not (ROOT / "tests" / name).is_file()}
+    assert named
+    assert not gone, f"docs/design names tests that are no more: {gone}"
