@@ -374,7 +374,9 @@ class FakeRun:
         self.port = self.executor.open(Job(fn, exact=gated))
         self.ledger = StrictLedger(Facts(began_at=self.clock()))
         bys = tuple(limit.by for limit in limits)
-        self.intake = Intake(items, Shape(tasks=fn is None, key=key, gated=gated, priority=priority, bys=bys))
+        ranked = priority is not None
+        shape = Shape(fn is None, key, gated=gated, ranked=ranked, priority=priority, bys=bys)
+        self.intake = Intake(items, shape)
         self.interrupt = Interrupt(self.port.wake)
         self.scheduler = make_scheduler(
             self.ledger,
