@@ -74,3 +74,24 @@ def test_a_full_window_waits_too():
     """Nothing is read where there is no room, and nothing is lost when there is."""
     stream = iter_parallel(abs, started(range(-500, 0)), buffersize=3, order="input")
     assert list(range(500, 0, -1)) == [outcome.value for outcome in stream]
+
+
+def test_an_input_that_then_ends_is_not_waited_for():
+    """A stream ends with the error of ``then``, although its source has nothing yet and may never have."""
+    gone, waits, awaited = threading.Event(), threading.Event(), []
+
+    def source():
+        yield -1
+        awaited.append(gone.wait(5))
+
+    def then(outcome):
+        assert waits.wait(10)
+        raise OSError("no more")
+
+    stream = iter_parallel(abs, started(source()), then=then)
+    assert 1 == next(stream).value
+    threading.Timer(0.03, waits.set).start()  # by then, the stream waits for input and outcomes
+    with pytest.raises(InputError, match="then raised OSError"):
+        next(stream)
+    assert not awaited
+    gone.set()
