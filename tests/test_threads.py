@@ -864,6 +864,19 @@ def test_a_lent_slot_is_given_back():
         assert 1 == most
 
 
+def test_a_thread_too_many_takes_no_ticket(engine):
+    """A slot may be given back just after the thread has looked whether it is one too many."""
+    port = engine.open(Job(abs))
+    port.queue.extend(tickets(1))
+    threads = [ThreadWorker(engine, "more", number) for number in range(3)]
+    engine.workers.update(threads)
+    assert engine.take(threads[0], port) is None
+    engine.workers.discard(threads[2])
+    assert engine.take(threads[0], port) is not None
+    engine.workers.clear()
+    port.close()
+
+
 def test_a_lent_slot_is_free_for_nothing_else():
     """A slot that is lent to a run serves neither another run nor a call, and one for a call no run; all others are taken."""
     run, other, call = TicketQueue(), TicketQueue(), object()
