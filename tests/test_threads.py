@@ -353,6 +353,20 @@ def test_an_exact_run_hears_that_another_has_left_it_a_thread(engine, leave, pau
     assert {0: True} == take(port, 1)
 
 
+def test_a_slot_that_comes_free_as_room_is_counted_is_heard_of(engine, monkeypatch):
+    """The count may not have seen it, and nobody would tell the run of it again."""
+    port = engine.open(Job(abs, exact=True))
+
+    def count(port):
+        port.hear_of_room()
+        return 0, True
+
+    monkeypatch.setattr(engine, "slots_for", count)
+    port.room()
+    assert port._woken
+    port.close()
+
+
 def test_what_has_ended_holds_no_slot_before_its_run_looks(engine):
     """An ended attempt frees its slot for other runs, even before its own run, such as a stream with a slow consumer, takes it."""
     other, port = engine.open(Job(abs)), engine.open(Job(abs, exact=True))
@@ -880,10 +894,11 @@ def test_a_thread_too_many_takes_no_ticket(engine):
 def test_a_lent_slot_is_free_for_nothing_else():
     """A slot that is lent to a run serves neither another run nor a call, and one for a call no run; all others are taken."""
     run, other, call = TicketQueue(), TicketQueue(), object()
-    slots = Slots(2, [SimpleNamespace(ticket=ticket, slot=OWN) for ticket in (1, 2)], ())
+    slots = Slots(2, [SimpleNamespace(ticket=ticket, slot=OWN, port=None) for ticket in (1, 2)], ())
     slots.lend(run, [1.0])
     slots.lend(call, [2.0])
     assert [[1.0], None, [2.0]] == [slots.free(run), slots.free(other), slots.free(None)]
+    assert [(1, True), (0, True)] == [slots.open_to(port, alone=False) for port in (run, other)]
     slots.repay(call)
     assert [[1.0], None, None] == [slots.free(run), slots.free(other), slots.free(None)]
 
@@ -1216,6 +1231,15 @@ def test_a_run_within_a_run_divides_the_default_width(engine):
     inner = ThreadEngine(3)
     assert {0: 6} == run_all(engine, lambda _: run_all(inner, lambda _: outer_width(), [0])[0], [0])
     inner.close()
+
+
+def test_a_closed_engine_starts_no_thread(engine, monkeypatch):
+    """A run may hand over tasks before it has seen that its executor was shut down, which has waited for all threads."""
+    port, started = engine.open(Job(abs)), []
+    monkeypatch.setattr(engine, "_add_worker", started.append)
+    engine.close()
+    port.start(tickets(1))
+    assert not started
 
 
 def test_a_task_may_close_the_engine(engine):
