@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from parallelkit._checkpoint import Checkpoint, as_checkpoint
@@ -196,9 +197,22 @@ def _check_executor(executor: Any) -> None:
     elif isinstance(executor, type):
         hint = "pass an object of it, not the class"
     elif callable(getattr(executor, "submit", None)):
-        return
+        hint = "" if isinstance(executor, Executor) else _asked_besides(executor.submit)
+        if not hint:
+            return
     others = ", a concurrent.futures.Executor or a dask Client"
     _check_choice("executor", executor, EXECUTORS, others, hint)
+
+
+def _asked_besides(submit: Callable[..., Any]) -> str:
+    """Say what ``submit`` requires besides the function, if anything, as that of pebble's ``ProcessPool`` does."""
+    try:
+        signature(submit).bind(None)
+    except TypeError as error:
+        return f"its submit needs more than a function: {error}"
+    except ValueError:  # it has no signature
+        return ""
+    return ""
 
 
 def _check_max_failures(value: Any) -> float | None:

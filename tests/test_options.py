@@ -276,6 +276,20 @@ def test_whatever_can_submit_is_an_executor():
     assert pool is check_options({"executor": pool}).executor
 
 
+def test_a_submit_that_needs_more_than_a_function_is_another_interface():
+    """A pool such as pebble's, whose ``submit`` would take the first argument for a timeout, is refused at the door."""
+
+    class Pool:
+        def submit(self, fn, timeout, /, *args, **kwargs):
+            raise AssertionError("not called at the door")
+
+    told = (
+        r"^executor must be one of .*Pool object at .*; its submit needs more than a function: .*'timeout'$"
+    )
+    with pytest.raises(TypeError, match=told):
+        check_options({"executor": Pool()})
+
+
 # The two forms
 
 
