@@ -600,6 +600,10 @@ def test_abandoned_threads():
     advice = _wasted.abandoned_threads(survey(ledger))
     assert advice.cause.endswith("which is lost; it keeps what it holds until it returns.")
 
+    ledger = plant([2.0])
+    fail(ledger, 0, timed_out("task", 1, killed=True, abandoned=True))  # a process that no signal ends
+    assert _wasted.abandoned_threads(survey(ledger)) is None
+
 
 def test_abandoned_threads_at_several_places_are_counted():
     """One place in five is not where most of them were."""

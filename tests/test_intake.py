@@ -630,3 +630,9 @@ def test_positions_are_not_noted_where_nothing_else_could_have_one_as_its_key():
     intake = Intake([1, 2], Shape(gated=True, bys=(None,)))
     assert ([1, 2], [UNSET, UNSET]) == read_all(intake)
     assert {} == intake.naming._seen
+
+
+def test_the_keys_of_a_mapping_are_noted_only_where_then_could_repeat_one():
+    """A run without ``then`` keeps no second dict of a mapping's keys: 66 MiB for a million."""
+    tables = [Intake({"a": 1}, Shape(grows=grows)).naming._seen for grows in (False, True)]
+    assert [{}, {"a": 0}] == tables
