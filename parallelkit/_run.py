@@ -277,10 +277,10 @@ def iter_parallel(
     "input", tasks made by ``then`` come where the run received them, between those of the input. Keys need be
     unique only among tasks that have not been yielded.
 
-    Options are checked at the call; nothing is read or started before the first ``next()``. Leaving the loop,
-    closing the generator or dropping the last reference to it stops the run. That does not wait for tasks,
-    only for a call of ``then``, ``on_event`` or a predicate of ``retries`` that is in progress, or pickling
-    for a ``checkpoint``.
+    Options are checked at the call; nothing is read or started before the first ``next()``. Closing the
+    generator, or dropping the last reference to it (as by leaving a loop over the call), stops the run. That
+    does not wait for tasks, only for a call of ``then``, ``on_event`` or a predicate of ``retries`` that is in
+    progress, or pickling for a ``checkpoint``.
 
     >>> from parallelkit import iter_parallel
     >>> sorted(outcome.unwrap() for outcome in iter_parallel(abs, range(-3, 3)))
