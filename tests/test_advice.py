@@ -125,7 +125,7 @@ def test_a_task_on_an_executor_may_be_long_because_it_waits_for_others_there():
 def test_a_dominating_task_that_began_late_should_come_first():
     """What is long is best begun first; the advice says what that saves."""
     advice = only(plant([0.1] * 320 + [10.0], cpu_seconds=1.0), _slow.dominating_task)
-    assert advice.cure.endswith("split it, or put it first in the input: it started 4.00 s into the run.")
+    assert advice.cure.endswith("split it, or put it first in the input (it started 4.00 s into the run).")
 
 
 def test_a_dominating_task_that_was_retried_began_with_its_first_attempt():

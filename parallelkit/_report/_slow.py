@@ -90,7 +90,7 @@ def _what_helps(run: Survey, index: int) -> tuple[str, str]:
         return how, f"a {'lower ' if bounded else ''}timeout{fewer} would bound what it costs"
     cure, late = "split it", first_start(ledger, index) - ledger.facts.began_at
     if worthwhile(run, late):
-        cure += f", or put it first in the input: it started {seconds(late)} into the run"
+        cure += f", or put it first in the input (it started {seconds(late)} into the run)"
     # A task may wait for other calls that it has submitted to the executor; how long it did is not known.
     unless = ", unless it waits for other calls to this executor" * (
         ledger.facts.executor == "ThreadExecutor"
