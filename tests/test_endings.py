@@ -1,6 +1,7 @@
 """Workers that do not end when they are killed: the system holds them in a call to a driver or a lost drive."""
 
 import os
+import select
 import signal
 import time
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +14,7 @@ from port_driver import drive
 
 from parallelkit import ProcessExecutor, TaskTimeout, run_parallel
 from parallelkit._executors._process import _handle
+from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._processes import ProcessEngine
 
 
@@ -65,6 +67,32 @@ def test_a_run_goes_on_without_a_worker_that_does_not_end(undying):
             assert time.monotonic() < until, "it was not reaped"
             time.sleep(0.001)
         undying.clear()
+
+
+def test_a_worker_is_not_given_up_that_has_ended(monkeypatch):
+    """Where C code of the program holds the interpreter, it may be time to give up a worker before its end is seen."""
+    kill, wait, unseen = _handle.kill, Poller.wait, []
+
+    def kill_unseen(pid, pidfd):
+        done = kill(pid, pidfd)
+        ended = select.poll()
+        ended.register(pidfd, select.POLLIN)
+        unseen.extend(ended.poll())
+        return done
+
+    def wait_blindly(poller, seconds):
+        events = wait(poller, seconds)
+        return events if not unseen else unseen.clear() or []
+
+    monkeypatch.setattr(_handle, "PATIENCE", 0)
+    monkeypatch.setattr(_handle, "kill", kill_unseen)
+    monkeypatch.setattr(Poller, "wait", wait_blindly)
+    engine = ProcessEngine(1)
+    try:
+        error = drive(engine, far.nap, [1000, 0], 0.05).failures[0].error
+        assert (True, False) == (error.killed, error.abandoned)
+    finally:
+        engine.close()
 
 
 def test_the_end_does_not_wait_again_for_a_worker_that_was_given_up(undying, monkeypatch):

@@ -28,11 +28,16 @@ def end_all(workers: Iterable[Worker]) -> None:
     for worker in workers:
         worker.kill()
     for worker in workers:
-        dying = select.poll()
-        dying.register(worker.pidfd, select.POLLIN)
-        worker.reap(ended=bool(dying.poll(max(0.0, worker.give_up_at - monotonic()) * 1000)))
+        worker.reap(ended=has_ended(worker, worker.give_up_at - monotonic()))
         if not worker.gone.is_set():
             close(worker)
+
+
+def has_ended(worker: Worker, seconds: float = 0.0) -> bool:
+    """Wait for the end of a worker, but not longer than this; return whether it has ended."""
+    dying = select.poll()
+    dying.register(worker.pidfd, select.POLLIN)
+    return bool(dying.poll(max(0.0, seconds) * 1000))
 
 
 def close(worker: Worker) -> None:

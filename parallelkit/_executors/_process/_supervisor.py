@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of
-from parallelkit._executors._process._endings import close, settle
+from parallelkit._executors._process._endings import close, has_ended, settle
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken, Lane
 from parallelkit._executors._process._payload import File
@@ -230,7 +230,7 @@ class Supervisor:
             return False
 
     def _watch(self, worker: Worker, now: float) -> bool:
-        if now >= worker.give_up_at:
+        if now >= worker.give_up_at and not has_ended(worker):  # it may have since this thread last looked
             worker.unended = True
             self._bury(worker, now)
             if len(self.pool.given_up) > 2 * self.max_workers:
