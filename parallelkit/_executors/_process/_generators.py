@@ -6,7 +6,7 @@ refused unless a name in the code shows that the program seeds, copies or replac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sized
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dis import get_instructions
 from functools import lru_cache, partial
 from itertools import islice
@@ -108,9 +108,10 @@ class Neighbours:
             )
 
 
-def may_draw(packed: Sized) -> bool:
-    """Whether a packed item may have a generator in it: what is long may, of the rest the bytes tell."""
-    return len(packed) >= LONG or (type(packed) is bytes and packed.rfind(HINT) >= 0 and may_have_any(packed))
+def may_draw(packed: object) -> bool:
+    """Whether a packed item may have a generator in it: a pickle that is long, or lies in a file or block, may; else its bytes tell."""
+    blob = packed if type(packed) is bytes else getattr(packed, "blob", b"")
+    return not blob or len(blob) >= LONG or (blob.rfind(HINT) >= 0 and may_have_any(blob))
 
 
 def _refuse(name: str, thing: object) -> None:
