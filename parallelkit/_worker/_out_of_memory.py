@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 
-HANDICAP = (
-    500  # thousandths of the memory. With all of them, workers would be ended for any other program's leak
-)
+HANDICAP = 500
+"""Thousandths of the memory. With all of them, workers would be ended for any other program's leak."""
 
 
 def go_first() -> None:

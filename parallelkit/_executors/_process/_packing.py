@@ -225,9 +225,8 @@ class Packer:
         if not apart.buffers and len(blob) < APART:
             return blob
         if len(blob) >= apart.least and (apart.buffers or len(blob) < OWN_FILE):
-            apart.buffers.append(
-                memoryview(blob)
-            )  # through the socket it would take two to three times as long
+            # Through the socket it would take two to three times as long.
+            apart.buffers.append(memoryview(blob))
             blob = b""
         payload = self._pool.put(apart.take(), blob) if apart.buffers else payload_of(blob)
         lent = len(self._pool.lent)

@@ -239,7 +239,7 @@ class Wire(Words):
         return piece
 
     def spoil_blocks(self) -> None:
-        """Never use a block again that this worker has mapped: the call in which it hangs may still write there."""
+        """Use the block of its item no more: the call in which it hangs may still write there. Which one that is need not be known."""
         for block in self._known.values():
             block.spoiled = True
 
