@@ -176,7 +176,7 @@ _NUMBERS = (INT64, FLOAT32, FLOAT64, BOOL)
 _UNIFORM = (NONE, INT, FLOAT, DICT, *_NUMBERS)
 _VALUES = bytes([VALUE])
 _ERRORS = (FAILED, BIG_FAILED)
-STILL_THERE = f", and is still there {PATIENCE:g} s later: it hangs in a call to a driver or file system, which no signal interrupts"
+STILL_THERE = f", and is still there {PATIENCE:g} s later: it probably hangs in a call to a driver or file system, which no signal interrupts"
 CONSTANTS = {NONE: None, TRUE: True, FALSE: False}
 
 
