@@ -17,6 +17,7 @@ from parallelkit._executors._process import _packing
 from parallelkit._executors._process._blocks import BlockPool, Buffered
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._definitions import Definitions
+from parallelkit._executors._process._generators import may_draw
 from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._packing import (
     QUEUED_BYTES,
@@ -136,6 +137,23 @@ def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
     del payloads
     kinds = [type(pack(MIDDLING, classes)) for _ in range(2)]
     assert [bytes, Buffered] == kinds  # the first finds that they are back
+
+
+@pytest.mark.parametrize(
+    ("item", "searched"),
+    [
+        ([1, "a"], False),
+        (np.ones(5000), False),
+        ([np.ones(5000), np.random.default_rng(1)], True),
+        ([0.5] * 10_000, True),
+        ([0.5] * 200_000, True),
+        ([np.ones(5000), [0.5] * 10_000], True),
+    ],
+    ids=["short", "array", "generator", "in a block", "in a file", "behind an array"],
+)
+def test_in_which_items_generators_are_searched_for(item, searched):
+    """An array does not make a short pickle one that is too long to be looked through; each search takes several microseconds."""
+    assert searched == may_draw(Packer(BlockPool(), calls=False)(item, CarriedClasses(None)))
 
 
 def test_texts_are_packed_without_a_search():
