@@ -449,6 +449,21 @@ def test_a_class_may_lead_to_objects_of_itself(executor):
     assert (True, True, "cinnabar", 2, True, "ALL") == run(executor, scope["own"], 0)
 
 
+def test_a_singleton_of_the_script_may_have_been_made(executor):
+    """Its object is unpickled before its ``__new__``, which looks whether there is one."""
+
+    class Single:
+        _only = None
+
+        def __new__(cls):
+            if cls._only is None:
+                cls._only = super().__new__(cls)
+            return cls._only
+
+    Single().value = 7
+    assert 7 == run(executor, lambda _: Single().value, 0)
+
+
 def test_hooks_of_the_script_run_once(executor):
     """An ``__init_subclass__`` or a metaclass that takes arguments, or looks at attributes, has run here; in a worker it runs for new classes only."""
 

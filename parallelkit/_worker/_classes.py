@@ -52,8 +52,11 @@ REGISTRY = "_abc_impl"
 PLAIN = str, bytes, int, float, bool, type(None)
 """Types of attributes that lead nowhere."""
 
-MAKING = "__new__", "__eq__", "__hash__", "__setstate__", "__dataclass_fields__", "__init__"
-"""Attributes that tell how objects of a class are made and hashed when they are unpickled."""
+MAKING = "__eq__", "__hash__", "__setstate__", "__dataclass_fields__", "__init__"
+"""Attributes that tell how objects of a class are filled and hashed when they are unpickled.
+
+``__new__`` keeps its place: it may look up what stands before it, such as the only object of a singleton.
+"""
 
 _lock = RLock()  # threads of a task may unpickle, too
 
