@@ -57,7 +57,9 @@ def test_a_run_goes_on_without_a_worker_that_does_not_end(undying):
         assert [0] == [*results.failures]
         error = results.failures[0].error
         assert (TaskTimeout, True, True) == (type(error), error.killed, error.abandoned)
-        assert "its process was killed, and is still there 5 s later: it probably hangs in a call" in str(error)
+        assert "its process was killed, and is still there 5 s later: it probably hangs in a call" in str(
+            error
+        )
 
         (pid,) = undying
         assert [pid] != run_parallel(far.pid_of, [0], executor=executor).values()
