@@ -464,6 +464,27 @@ def test_a_singleton_of_the_script_may_have_been_made(executor):
     assert 7 == run(executor, lambda _: Single().value, 0)
 
 
+def test_a_registry_may_have_objects_that_restore_themselves_by_a_method(executor):
+    """Such a class is not refused, even if the registry stands before the method."""
+
+    class Named:
+        registry = None
+
+        def open(self):
+            self.is_open = True
+
+        def __getstate__(self):
+            return {"name": self.name}
+
+        def __setstate__(self, state):
+            vars(self).update(state)
+            self.open()
+
+    Named.registry = [Named()]
+    Named.registry[0].name = "a"
+    assert "a" == run(executor, lambda _: Named.registry[0].name, 0)
+
+
 def test_hooks_of_the_script_run_once(executor):
     """An ``__init_subclass__`` or a metaclass that takes arguments, or looks at attributes, has run here; in a worker it runs for new classes only."""
 

@@ -52,10 +52,13 @@ REGISTRY = "_abc_impl"
 PLAIN = str, bytes, int, float, bool, type(None)
 """Types of attributes that lead nowhere."""
 
-MAKING = "__eq__", "__hash__", "__setstate__", "__dataclass_fields__", "__init__"
+SET_STATE = "__setstate__"
+
+MAKING = "__eq__", "__hash__", "__dataclass_fields__", "__init__"
 """Attributes that tell how objects of a class are filled and hashed when they are unpickled.
 
-``__new__`` keeps its place: it may look up what stands before it, such as the only object of a singleton.
+``__new__`` and ``__setstate__`` keep their places: they may use what stands before them, such as the only object of a
+singleton, or other methods. The one that ``dataclasses`` adds at the end needs nothing but the fields.
 """
 
 _lock = RLock()  # threads of a task may unpickle, too
@@ -94,7 +97,8 @@ def _in_order(cls: type, reduced: Any) -> Any:
     An attribute, or a global that a method names, may have objects of the class itself, be it as keys of a dict.
     """
     make, spec, (attributes, *others), *rest = reduced
-    order = {name: place for place, name in enumerate(dict.fromkeys([*MAKING, *vars(cls)]))}
+    added = [name for name in [SET_STATE] if getattr(vars(cls).get(name), "__module__", "") == "dataclasses"]
+    order = {name: place for place, name in enumerate(dict.fromkeys([*MAKING, *added, *vars(cls)]))}
     whole: dict[str | int, Any] = {}
     first: dict[str, Any] = {}
     for name, value in sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))):
