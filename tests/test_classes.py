@@ -485,6 +485,25 @@ def test_a_registry_may_have_objects_that_restore_themselves_by_a_method(executo
     assert "a" == run(executor, lambda _: Named.registry[0].name, 0)
 
 
+def test_objects_may_be_hashed_by_another_method(executor):
+    """Such objects in a set that stands before the methods do not refuse the class, and are found again."""
+
+    class Keyed:
+        known = None
+
+        def key(self):
+            return 7
+
+        def __hash__(self):
+            return hash(self.key())
+
+        def __eq__(self, other):
+            return self.key() == other.key()
+
+    Keyed.known = {Keyed()}
+    assert run(executor, lambda _: Keyed() in Keyed.known, 0)
+
+
 def test_hooks_of_the_script_run_once(executor):
     """An ``__init_subclass__`` or a metaclass that takes arguments, or looks at attributes, has run here; in a worker it runs for new classes only."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from _thread import RLock
 from functools import partial
-from types import MemberDescriptorType, resolve_bases
+from types import FunctionType, MemberDescriptorType, resolve_bases
 
 from parallelkit._worker import _enums, _script
 
@@ -98,7 +98,9 @@ def _in_order(cls: type, reduced: Any) -> Any:
     """
     make, spec, (attributes, *others), *rest = reduced
     added = [name for name in [SET_STATE] if getattr(vars(cls).get(name), "__module__", "") == "dataclasses"]
-    order = {name: place for place, name in enumerate(dict.fromkeys([*MAKING, *added, *vars(cls)]))}
+    called = [name for name, value in vars(cls).items() if name != SET_STATE and _needs_no_global(value)]
+    names = dict.fromkeys([*MAKING, *added, *called, *vars(cls)])
+    order = {name: place for place, name in enumerate(names)}
     whole: dict[str | int, Any] = {}
     first: dict[str, Any] = {}
     for name, value in sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))):
@@ -109,6 +111,13 @@ def _in_order(cls: type, reduced: Any) -> Any:
         if name != REGISTRY:
             first[name] = value
     return make, spec, (whole, *others), *rest
+
+
+def _needs_no_global(value: object) -> bool:
+    """Whether this is a method that leads to nothing else, which those of MAKING may call."""
+    if type(value) is not FunctionType or value.__closure__:
+        return False
+    return value.__globals__.keys().isdisjoint(value.__code__.co_names)
 
 
 class _Called:
