@@ -238,11 +238,6 @@ class Wire(Words):
         self._heap_tail = self.ring.head[TAIL] = end
         return piece
 
-    def spoil_blocks(self) -> None:
-        """Use the block of its item no more: the call in which it hangs may still write there. Which one that is need not be known."""
-        for block in self._known.values():
-            block.spoiled = True
-
     def spoil_block(self, number: int) -> None:
         """Never use a block again: a task has kept something of its item, which lies in there."""
         if (block := self._known.pop(number, None)) is not None:

@@ -36,7 +36,8 @@ class WorkerPool:
         self.lanes: list[Lane] = []
         self.workers: list[Worker] = []
         self.spare: Worker | None = None
-        self.given_up: list[Worker] = []  # killed and settled, and not ended yet
+        self.given_up: list[Worker] = []
+        """Killed and settled, and not ended yet. Each still holds its attempt, so the item's block, which it may write to, is not free."""
         self.wants_spare = False
         self.act_at = inf  # when ``assign`` is due again, even if nothing happens
         self.hungry = True  # whether a worker could take more than it has
@@ -72,7 +73,6 @@ class WorkerPool:
     def remove(self, worker: Worker) -> None:
         """Strike off a worker that has ended or is given up."""
         if worker.unended:
-            worker.wire.spoil_blocks()
             self.given_up.append(worker)
         if worker is self.spare:
             self.spare = None
