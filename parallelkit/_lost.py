@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import linecache
 import re
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, TypeGuard, TypeVar
 
+from parallelkit._error_text import format_error
 from parallelkit._errors import TaskCancelled
 from parallelkit._outcomes import Failure, keep_frames
 from parallelkit._raised import add_note, describe_error, give_traceback, tolerated, traceback_of
@@ -158,7 +158,7 @@ def note_where(error: E, stack: str | None) -> E:
 def as_text(error: BaseException, frames: TracebackType | None) -> str:
     """An error with its traceback, as text; one that cannot be formatted is described by its type."""
     with tolerated():
-        return "".join(traceback.format_exception(type(error), error, frames))
+        return format_error(error, frames)
     return describe_error(error) + "\n"
 
 

@@ -13,6 +13,7 @@ from functools import cache
 from io import BytesIO
 from types import CoroutineType, TracebackType
 
+from parallelkit._error_text import format_error
 from parallelkit._raised import (
     OWN,
     describe_error,
@@ -107,9 +108,7 @@ def _free_frames(error: BaseException) -> None:
 
 def _text_of(error: BaseException) -> str:
     try:
-        from traceback import format_exception
-
-        return "".join(format_exception(error))
+        return format_error(error, traceback_of(error))
     except BaseException as worse:
         if is_of_signal(worse):
             raise
