@@ -421,6 +421,17 @@ def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
     assert f"{why}; create it inside the task" in str(results.failures[1].error)
 
 
+@pytest.mark.parametrize(
+    ("whole", "place"), [((1, Service()), "1"), ([Service()], "0"), ({"db": Service()}, "'db'")]
+)
+def test_an_element_that_cannot_be_pickled_is_named(whole, place):
+    """Of a tuple, list or dict that cannot be pickled, the error names the element that is to blame, and its type."""
+    why = f"(element {place}, an object of type {__name__}.Service: TypeError: cannot pickle"
+    with pytest.raises(TypeError, match=re.escape(why)):
+        run_parallel(max, [1], args=(whole,), executor="processes")
+    assert why in str(run_parallel(len, [whole], executor="processes").failures[0].error)
+
+
 def test_a_class_that_cannot_be_pickled_is_named_with_what_in_it_cannot():
     """A class sent by value includes all its attributes: the error names the one that cannot be pickled, not its methods, instances or subclasses."""
 
@@ -744,19 +755,23 @@ class Wire:
 
 
 @pytest.mark.parametrize(
-    "wrap", [lambda end: end, lambda end: [{"end": end}], Wire], ids=["bare", "list", "own"]
+    ("wrap", "part"),
+    [
+        (lambda end: end, ""),
+        (lambda end: [{"end": end}], "element 0, an object of type builtins.dict: "),
+        (Wire, "attribute end: "),
+    ],
+    ids=["bare", "list", "own"],
 )
 @pytest.mark.parametrize("place", ["args[0]", "kwargs['base']"])
-def test_an_end_of_a_pipe_is_refused_at_the_call(end, place, wrap):
+def test_an_end_of_a_pipe_is_refused_at_the_call(end, place, wrap, part):
     """A pipe end as an argument is refused: it would arrive as a mere number, and the worker would use whatever file has that number there."""
     thing = wrap(end)
     options = {"args": (thing,)} if place == "args[0]" else {"kwargs": {"base": thing}}
     with pytest.raises(TypeError) as caught:
         run_parallel(int, ["1"], executor="processes", **options)
-    why = f"({'attribute end: ' * (wrap is Wire)}{STAYS}"
-    assert f"{place} cannot be sent to worker processes: {describe(thing)} cannot be pickled {why}" == str(
-        caught.value
-    )
+    why = f"{place} cannot be sent to worker processes: {describe(thing)} cannot be pickled ({part}{STAYS}"
+    assert why == str(caught.value)
 
 
 def test_an_end_of_a_pipe_is_refused_also_where_a_function_or_an_initializer_takes_it_along(end):
@@ -773,10 +788,11 @@ def test_an_item_with_an_end_of_a_pipe_costs_itself(end):
     results = run_parallel(far.give_back, items, executor="processes", max_workers=1)
     assert {1: 1, 4: "b"} == results.successes
     for index, failure in results.failures.items():
-        assert str(failure.error) == (
-            f"the item of task {index} cannot be sent to a worker process: {describe(items[index])} "
-            f"cannot be pickled ({STAYS}"
+        told, why = str(failure.error).split(" cannot be pickled (")
+        assert (
+            f"the item of task {index} cannot be sent to a worker process: {describe(items[index])}" == told
         )
+        assert why.endswith(STAYS)
     tasks = {
         "args[0]": Task(far.give_back, [end]),
         "kwargs['value']": Task(far.give_back, kwargs={"value": Wire(end)}),

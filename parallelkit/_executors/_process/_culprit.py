@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
+from itertools import islice
 from types import FunctionType, MethodType
 from typing import Any, TypeAlias
 
 from parallelkit._executors._contract import Job
 from parallelkit._executors._process._captures import given, goes_by_value, numbered, variables
 from parallelkit._executors._process._generators import refuse_alike
+from parallelkit._outcomes import shown
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _connections
 from parallelkit._worker._editions import Editions
@@ -21,6 +23,8 @@ Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot be pickled: its name, the object, and the error."""
 
 INSIDE = "create it inside the task"
+MOST = 100
+"""How many parts of an object are looked at for the one that is to blame."""
 
 
 def pack_job(job: Job) -> bytes:
@@ -63,17 +67,26 @@ def advice(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> st
 
 
 def _reason(culprit: object, cause: BaseException) -> str:
-    """Why a part of a call cannot be pickled, with the attribute of an object, or of that of a method, that is to blame."""
+    """Why a part of a call cannot be pickled, with the attribute or element of it, or of a method's object, that is to blame."""
     owner, why = culprit.__self__ if type(culprit) is MethodType else culprit, describe_error(cause)
     try:
-        attributes = {} if isinstance(owner, (type, FunctionType)) else dict(vars(owner))
+        parts = list(islice(_parts(owner), MOST))
     except Exception:  # it has none, or is a proxy
         return why
-    for name, value in attributes.items():
-        flaw = _flaw(value)
+    for name, part in parts:
+        flaw = _flaw(part)
         if flaw is not None and describe_error(flaw) == why:
-            return f"attribute {name}: {why}"
+            return f"{name}: {why}"
     return why
+
+
+def _parts(owner: object) -> Iterable[tuple[str, object]]:
+    """The attributes of an object, or the elements of a list, tuple or dict, each after its name."""
+    if isinstance(owner, (list, tuple, dict)):
+        elements = owner.items() if isinstance(owner, dict) else enumerate(owner)
+        return ((f"element {shown(place)}, {describe(part)}", part) for place, part in elements)
+    attributes = {} if isinstance(owner, (type, FunctionType)) else dict(vars(owner))
+    return ((f"attribute {name}", part) for name, part in attributes.items())
 
 
 def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
