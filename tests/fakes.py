@@ -20,7 +20,7 @@ from parallelkit._died import died_with
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Port, Ticket, call_with
 from parallelkit._input._intake import Intake, Portion, Shape
-from parallelkit._input._source import DirectSource, Window
+from parallelkit._input._source import AHEAD_OF_LIST, WINDOW, DirectSource, Window
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._limits import Limit
 from parallelkit._loop import Interrupt, Loop
@@ -384,7 +384,8 @@ class FakeRun:
             call_user=InterruptibleCall(self.interrupt),
             **options,
         )
-        source = DirectSource(self.intake, Window(workers, buffersize), self.interrupt, self._admit)
+        window = Window(AHEAD_OF_LIST if self.intake.at_hand else WINDOW * workers, buffersize)
+        source = DirectSource(self.intake, window, self.interrupt, self._admit)
         self.loop = Loop(self.scheduler, self.port, source, self.clock)
         self.loop.interrupt = self.interrupt
 

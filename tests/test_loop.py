@@ -4,6 +4,7 @@ import signal
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from fakes import Delays, Die, Done, Fail, FakeClock, FakeExecutor, FakeRun, Hang, Script
@@ -12,10 +13,11 @@ from parallelkit import InputError, Retry, Success, TaskCancelled, TaskTimeout, 
 from parallelkit._events import Observer
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._input._recall import Recalled
-from parallelkit._input._source import AT_HAND, WIDEST, WINDOW, Window
+from parallelkit._input._source import AHEAD_OF_LIST, WIDEST, WINDOW, Window
 from parallelkit._interrupt import Interrupt, UserCode, catch_interrupt
 from parallelkit._progress import Silent
 from parallelkit._retry import as_policy
+from parallelkit._runs._plan import Plan
 
 ERROR = OSError("down")
 
@@ -189,15 +191,15 @@ def test_a_window_of_one_still_runs_everything():
 
 def test_the_default_window_grows_with_what_is_done():
     """The default window is 32 per worker, and then grows with the number of settled tasks, up to five thousand."""
-    window = Window(workers=2)
+    window = Window(64)
     assert [64, 64, 65, WIDEST, WIDEST] == [window.room(0, done) for done in (0, 64, 65, WIDEST, 10**6)]
     assert 54 == window.room(10, 0)
 
 
 def test_a_given_window_does_not_grow():
     """A given ``buffersize`` does not grow."""
-    assert [3, 0] == [Window(2, 3).room(ahead, 10**6) for ahead in (0, 3)]
-    for boundless in (Window(10**30), Window(2, 10**30)):
+    assert [3, 0] == [Window(64, 3).room(ahead, 10**6) for ahead in (0, 3)]
+    for boundless in (Window(10**30), Window(64, 10**30)):
         assert sys.maxsize - 5 == boundless.room(5, 0), "no more can be asked of an iterator"
 
 
@@ -628,10 +630,21 @@ def test_what_ends_at_the_limit_is_in_time():
     assert (1.9, "a") == (first[0].ended, second[0].values[0])
 
 
-def test_a_list_is_read_further_ahead_unless_a_failure_may_stop_the_run():
-    """A list is read further ahead, because that costs nothing, unless a failure may stop the run and make it useless."""
-    assert AT_HAND == Window(2).room(0, 0, at_hand=True)
-    assert 2 * WINDOW == Window(2, at_hand=0).room(0, 0, at_hand=True)
+@pytest.mark.parametrize(
+    ("items", "options", "direct", "ahead"),
+    [
+        ([0], {}, True, AHEAD_OF_LIST),
+        ([0], {}, False, 2 * WINDOW),
+        (map(abs, [0]), {}, True, 2 * WINDOW),
+        ([0], {"on_error": "raise"}, True, 2 * WINDOW),
+        ([0], {"max_failures": 0.5}, True, 2 * WINDOW),
+        ([0], {"buffersize": 5}, True, 5),
+    ],
+)
+def test_a_list_is_read_further_ahead_unless_a_failure_may_stop_the_run(items, options, direct, ahead):
+    """A loop reads a list further ahead, because that costs nothing, unless a failure may stop the run and make it useless."""
+    plan = Plan.make(abs, items, options)
+    assert ahead == plan.window(SimpleNamespace(max_workers=2), direct=direct).room(0, 0)
 
 
 # Three ways to take input in: by portions, item by item, and item by item with the books written afterwards

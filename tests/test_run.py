@@ -609,7 +609,7 @@ def test_a_run_whose_parts_cannot_be_built_leaves_nothing_open(call, monkeypatch
         ports.append(self)
 
     monkeypatch.setattr(ThreadPort, "__init__", note)
-    monkeypatch.setattr(_plan, "memory_recall", lambda *args: 1 / 0)
+    monkeypatch.setattr(_plan, "open_bar", lambda *args: 1 / 0)
     with ThreadExecutor(1) as executor:
         with pytest.raises(ZeroDivisionError):
             call(abs, [1], executor=executor)

@@ -42,7 +42,7 @@ class ProcessEngine:
 
     loss = None  # no slot is ever lost: what hangs is killed
     reloads: Reloads | None = None  # set for an engine that serves several runs
-    at_hand = 20_000  # items of a list are read ahead: few are handed over, so no retry waits behind them
+    ahead_of_list = 20_000  # items: few of them are handed over, so no retry waits behind them
 
     def __init__(
         self,

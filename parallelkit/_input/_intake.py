@@ -110,7 +110,7 @@ class Intake:
 
     def _read(self, limit: int) -> Portion | None:
         first = self.read_so_far
-        items = self._take_at_hand(limit) if self._at_once else self._take(limit)
+        items = self._take_at_once(limit) if self._at_once else self._take(limit)
         if self.shape.plain and (self.keys is not None or self.shape.key is None):
             portion = Portion(list(items))
             if self.keys is not None:
@@ -122,7 +122,7 @@ class Intake:
             self.size = self.read_so_far  # whatever its ``len`` has said
         return portion if portion.items else None
 
-    def _take_at_hand(self, limit: int) -> list[Any]:
+    def _take_at_once(self, limit: int) -> list[Any]:
         """As ``_take``, at a tenth of the cost; that they are no ``Task`` objects was checked at the door."""
         self._iterator = self._iterator or iter(self._source)
         items = list(islice(self._iterator, limit))

@@ -94,7 +94,7 @@ def is_cached(fn: Any) -> bool:
 
 def memory_recall(
     fn: Callable[..., Any] | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], star: bool
-) -> MemoryRecall | None:
-    """The recall of this run's cached calls; None if it cannot have any."""
+) -> tuple[MemoryRecall, ...]:
+    """The recall of this run's cached calls; none if it cannot have any."""
     may_be = is_cached(fn) if fn is not None else "joblib.memory" in sys.modules
-    return MemoryRecall(fn, args, kwargs, star) if may_be else None
+    return (MemoryRecall(fn, args, kwargs, star),) if may_be else ()

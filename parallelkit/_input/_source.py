@@ -14,7 +14,7 @@ from parallelkit._marks import UNSET
 
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done
-AT_HAND = 1_000  # tasks read ahead of a list, tuple or range, where reading neither costs nor keeps anything
+AHEAD_OF_LIST = 1_000  # least for a list, tuple or range, where reading neither costs nor keeps anything
 NOTHING = (UNSET, UNSET)  # in place of a key and an item
 
 
@@ -36,15 +36,12 @@ class Source(Protocol):
 class Window:
     """How far the input is read ahead of what is done (``buffersize``)."""
 
-    workers: int
+    least: int
     size: int | None = None
-    at_hand: int = AT_HAND
-    """The least for a list, tuple or range; 0 where a failure may stop the run, so that less is run for nothing."""
 
-    def room(self, ahead: int, done: int, at_hand: bool = False) -> int:
+    def room(self, ahead: int, done: int) -> int:
         """How many more items may be read, if ``ahead`` are read and not done. Those that ``then`` made do not count."""
-        least = max(WINDOW * self.workers, self.at_hand if at_hand else 0)
-        size = self.size or max(least, min(done, WIDEST))
+        size = self.size or max(self.least, min(done, WIDEST))
         return min(size, maxsize) - ahead  # islice takes no more; a larger buffersize stands for no bound
 
 
@@ -74,7 +71,7 @@ class DirectSource:
     def _room(self, ahead: int) -> int:
         if self.intake.exhausted:
             return 0
-        return self.window.room(ahead, self.intake.read_so_far - ahead, self.intake.at_hand)
+        return self.window.room(ahead, self.intake.read_so_far - ahead)
 
     @property
     def keyed(self) -> bool:

@@ -74,7 +74,7 @@ class Collected:
         plan, interrupt = self._plan, self._interrupt
         interrupt.wake = port.wake
         enter = partial(plan.enter, self.ledger)
-        source = DirectSource(plan.intake, plan.window(engine), interrupt, enter)
+        source = DirectSource(plan.intake, plan.window(engine, direct=True), interrupt, enter)
         loop = plan.loop(self.ledger, self._key, port, source)
         if plan.intake.flows and port.flows and not loop.recalls:
             loop.flowing = source

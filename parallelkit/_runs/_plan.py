@@ -20,7 +20,7 @@ from parallelkit._input._intake import Intake
 from parallelkit._input._keys import check_keys
 from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recall, memory_recall
-from parallelkit._input._source import AT_HAND, DirectSource, Source, Window
+from parallelkit._input._source import AHEAD_OF_LIST, WINDOW, DirectSource, Source, Window
 from parallelkit._interrupt import Guard, Interrupt
 from parallelkit._ledger import Facts, Ledger, numbered
 from parallelkit._loop import Loop
@@ -49,6 +49,7 @@ class Plan:
     world: World
     journal: Unrecorded = field(default_factory=Unrecorded)
     growth: Growth | None = None
+    cache: tuple[Recall, ...] = ()
     recalls: tuple[Recall, ...] = ()
     """Recalls in addition to those of a cache and of the journal."""
     delayed: Sized = ()
@@ -73,6 +74,7 @@ class Plan:
             check_keys(numbered(intake.keys, 0))
         own_fn = None if tasks or checked.then is not None else fn
         plan = cls(world.stage(checked), own_fn, intake, world)
+        plan.cache = memory_recall(own_fn, checked.args, checked.kwargs, checked.star)
         if checked.checkpoint is not None:
             from parallelkit._journal._recorder import Recording
 
@@ -175,10 +177,7 @@ class Plan:
             from parallelkit._events import Observer
 
             loop.observer = Observer(options.on_event, key, now, port.fate)
-        cache = memory_recall(self.fn, options.args, options.kwargs, options.star)
-        loop.recalls = (*self.recalls, *(() if cache is None else (cache,)), *self.journal.recalls)
-        if cache is not None and isinstance(source, DirectSource):
-            source.window.at_hand = 0  # looking up twenty thousand in the cache may take seconds
+        loop.recalls = (*self.recalls, *self.cache, *self.journal.recalls)
         self.journal.stop_by(partial(ask_to_stop, loop))
         return loop
 
@@ -186,12 +185,18 @@ class Plan:
         size = self.intake.read_so_far if self.intake.exhausted else self.intake.size
         return size if size is None or self.growth is None else size + self.growth.children
 
-    def window(self, engine: Engine) -> Window:
-        """How far to read ahead. With priorities, all of a sized input: any item may have to run first."""
+    def window(self, engine: Engine, *, direct: bool) -> Window:
+        """How far to read ahead. With priorities, all of a sized input: any item may have to run first.
+
+        ``direct``: the loop reads the input, and more of a list than of anything else. Not if a failure may stop the run, so
+        that less is run for nothing, or if a cache is asked about each item, which may take seconds.
+        """
         whole = self.intake.size if self.intake.shape.ranked else None
-        careful = self.options.max_failures is not None or self.options.on_error == "raise"
-        at_hand = 0 if careful else getattr(engine, "at_hand", AT_HAND)
-        return Window(engine.max_workers, self.options.buffersize or whole, at_hand)
+        careful = self.options.max_failures is not None or self.options.on_error == "raise" or self.cache
+        least = WINDOW * engine.max_workers
+        if direct and self.intake.at_hand and not careful:
+            least = max(least, getattr(engine, "ahead_of_list", AHEAD_OF_LIST))
+        return Window(least, self.options.buffersize or whole)
 
     def let_grow(self, loop: Loop, book: Ledger | OutcomeQueue, enter: Callable[[Portion], None]) -> None:
         """Have the loop call ``then``, if there is one."""

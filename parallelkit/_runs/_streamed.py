@@ -106,7 +106,8 @@ class Streamed:
         with hold_interrupt() as guard:
             port = engine.open(plan.job(queue.key, whole=self._lenient, guard=guard))
             opened.callback(port.close)
-        handed, window = QueuedSource(self._enter), plan.window(engine)
+        inline = plan.options.executor == "inline"
+        handed, window = QueuedSource(self._enter), plan.window(engine, direct=inline)
         self._loop = loop = plan.loop(queue, queue.key, port, handed)
         opened.callback(self._let_go, loop)
         opened.callback(loop.bar.close)
@@ -115,7 +116,7 @@ class Streamed:
         plan.let_grow(loop, queue, self._enter)
         stream = Stream(loop, handed, queue, plan.intake, window)
         opened.callback(stream.close, "the stream was closed", unseen=True)
-        if plan.options.executor == "inline":
+        if inline:
             loop.source = HeldSource(plan.intake, window, Interrupt(), self._enter, queue=queue)
         return stream, loop
 
