@@ -1,4 +1,5 @@
 import copyreg
+import csv
 import decimal
 import enum
 import errno
@@ -430,6 +431,16 @@ def test_an_element_that_cannot_be_pickled_is_named(whole, place):
     with pytest.raises(TypeError, match=re.escape(why)):
         run_parallel(max, [1], args=(whole,), executor="processes")
     assert why in str(run_parallel(len, [whole], executor="processes").failures[0].error)
+
+
+@pytest.mark.parametrize(
+    "of", [lambda file: file, lambda file: file.buffer, csv.writer, lambda file: csv.DictWriter(file, "a")]
+)
+def test_a_file_to_write_to_is_not_to_be_opened_in_each_task(of, tmp_path):
+    """For a file open for writing the advice is to return what is to be written: tasks that open it would overwrite it."""
+    advice = "; return what is to be written, and write it where the outcomes are read, or use"
+    with (tmp_path / "out.csv").open("w") as file, pytest.raises(TypeError, match=advice):
+        run_parallel(max, [1], args=(of(file),), executor="processes")
 
 
 def test_a_class_that_cannot_be_pickled_is_named_with_what_in_it_cannot():

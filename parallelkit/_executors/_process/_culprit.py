@@ -23,6 +23,8 @@ Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot be pickled: its name, the object, and the error."""
 
 INSIDE = "create it inside the task"
+OUTPUT = ("not opened for reading", "'_io.BufferedWriter'", "'_csv.writer'")
+"""What errors say of an open file, which each task would overwrite if it opened it itself."""
 MOST = 100
 """How many parts of an object are looked at for the one that is to blame."""
 
@@ -99,6 +101,8 @@ def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
         otherwise = "read it before the call, and pass its value in args"
     elif isinstance(culprit, Future):
         otherwise = "pass its result() in place of it"
+    elif any(word in why for word in OUTPUT):
+        otherwise = "return what is to be written, and write it where the outcomes are read"
     if "shared between processes through inheritance" in why:
         otherwise = f"take locks and queues from multiprocessing.Manager(), or {otherwise}"
     elif _connections.STAYS in why:
