@@ -14,6 +14,7 @@ import os
 import pickle
 import posix
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -433,6 +434,28 @@ def test_an_element_that_cannot_be_pickled_is_named(whole, place):
     assert why in str(run_parallel(len, [whole], executor="processes").failures[0].error)
 
 
+class Signalled:
+    """An object during whose pickling a signal comes."""
+
+    def __reduce__(self):
+        signal.raise_signal(signal.SIGUSR1)
+
+
+def test_a_signal_while_the_element_to_blame_is_sought_changes_nothing():
+    """If a task's alarm goes off while its value is searched, the error of the value is told without the element."""
+
+    def ring(number, frame):
+        raise TimeoutError("alarm")
+
+    before = signal.signal(signal.SIGUSR1, ring)
+    try:
+        blob = _faults.capture_unsendable([Signalled()], TypeError("no way"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    told = "task 0 returned a list, which cannot be pickled (TypeError: no way); return plain data"
+    assert told in str(_faults.restore(blob, lambda: "task 0")[0])
+
+
 @pytest.mark.parametrize(
     "of", [lambda file: file, lambda file: file.buffer, csv.writer, lambda file: csv.DictWriter(file, "a")]
 )
@@ -830,7 +853,8 @@ def test_an_end_of_a_pipe_does_not_come_back(engine):
     """A pipe end as a value fails its task; an error arrives without its pipe end, and says so."""
     seen = drive(engine, make_end, [False, True, False])
     value, error, again = (seen.failures[index].error for index in range(3))
-    told = r"returned a list, which cannot be pickled \(TypeError: a multiprocessing Connection is"
+    part = r"element 0, an object of type multiprocessing\.connection\.Connection"
+    told = rf"returned a list, which cannot be pickled \({part}: TypeError: a multiprocessing Connection is"
     assert re.search(told, str(value))
     assert re.search(told, str(again))
     assert (ValueError, "broken") == (type(error), str(error))

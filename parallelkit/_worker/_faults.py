@@ -24,6 +24,7 @@ from parallelkit._raised import (
     traceback_of,
 )
 from parallelkit._worker._forms import CHAIN, describe_error_argument, form_of, make_remote, set_state
+from parallelkit._worker._parts import why_unfit
 from parallelkit._worker._script import MARK, is_meant
 from parallelkit._worker._tracebacks import build_traceback, frames_of
 from parallelkit._worker._travel import by_value_pickler, unpack
@@ -65,7 +66,11 @@ def capture_unsendable(value: object, error: BaseException) -> bytes:
     if isinstance(value, CoroutineType):
         value.close()  # else Python warns, beside the point, that it was never awaited
         advice = "have the task call asyncio.run, or pass the coroutine function itself (async def) to run_parallel with executor='threads'"
-    return dumps((UNSENDABLE, isinstance(error, PicklingError), describe_error(error), kind, advice), 5)
+    try:
+        why = why_unfit(value, error)
+    except BaseException:  # an alarm that a task has set
+        why = describe_error(error)
+    return dumps((UNSENDABLE, isinstance(error, PicklingError), why, kind, advice), 5)
 
 
 def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, bool]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
-from itertools import islice
 from types import FunctionType, MethodType
 from typing import Any, TypeAlias
 
 from parallelkit._executors._contract import Job
 from parallelkit._executors._process._captures import given, goes_by_value, numbered, variables
 from parallelkit._executors._process._generators import refuse_alike
-from parallelkit._outcomes import shown
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _connections
 from parallelkit._worker._editions import Editions
+from parallelkit._worker._parts import flaw_of, why_unfit
 from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
 
 Found: TypeAlias = "tuple[str, object, BaseException]"
@@ -25,8 +24,6 @@ Found: TypeAlias = "tuple[str, object, BaseException]"
 INSIDE = "create it inside the task"
 OUTPUT = ("not opened for reading", "'_io.BufferedWriter'", "'_csv.writer'")
 """What errors say of an open file, which each task would overwrite if it opened it itself."""
-MOST = 100
-"""How many parts of an object are looked at for the one that is to blame."""
 
 
 def pack_job(job: Job) -> bytes:
@@ -65,30 +62,7 @@ def _unfit(found: Found, cure: str = INSIDE) -> TypeError:
 
 def advice(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> str:
     """Why a part of a call cannot be pickled, and what to do about it; ``otherwise``: if nothing better is known."""
-    return f"({_reason(culprit, cause)}); {_remedy_for(culprit, cause, otherwise)}"
-
-
-def _reason(culprit: object, cause: BaseException) -> str:
-    """Why a part of a call cannot be pickled, with the attribute or element of it, or of a method's object, that is to blame."""
-    owner, why = culprit.__self__ if type(culprit) is MethodType else culprit, describe_error(cause)
-    try:
-        parts = list(islice(_parts(owner), MOST))
-    except Exception:  # it has none, or is a proxy
-        return why
-    for name, part in parts:
-        flaw = _flaw(part)
-        if flaw is not None and describe_error(flaw) == why:
-            return f"{name}: {why}"
-    return why
-
-
-def _parts(owner: object) -> Iterable[tuple[str, object]]:
-    """The attributes of an object, or the elements of a list, tuple or dict, each after its name."""
-    if isinstance(owner, (list, tuple, dict)):
-        elements = owner.items() if isinstance(owner, dict) else enumerate(owner)
-        return ((f"element {shown(place)}, {describe(part)}", part) for place, part in elements)
-    attributes = {} if isinstance(owner, (type, FunctionType)) else dict(vars(owner))
-    return ((f"attribute {name}", part) for name, part in attributes.items())
+    return f"({why_unfit(culprit, cause)}); {_remedy_for(culprit, cause, otherwise)}"
 
 
 def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
@@ -118,23 +92,15 @@ def find_culprit(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], e
 
 def _find(parts: Mapping[str, object], error: BaseException) -> Found | None:
     for name, part in parts.items():
-        cause = _flaw(part)
+        cause = flaw_of(part)
         if cause is not None:
             return innermost(name, part, cause)
     return None
 
 
-def _flaw(thing: object, past: type | None = None) -> BaseException | None:
-    """The error that pickling a thing raises, if any, with class ``past`` left out; not Ctrl-C or a signal handler's."""
-    try:
-        pack(thing) if past is None else dump(_pickler_past(past), thing, None)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        if is_of_signal(error):
-            raise
-        return error
-    return None
+def _flaw_past(cls: type, thing: object) -> BaseException | None:
+    """The error that pickling a thing raises, if any, with a class left out."""
+    return flaw_of(thing, lambda thing: dump(_pickler_past(cls), thing, None))
 
 
 def _pickler_past(cls: type) -> Any:
@@ -151,7 +117,7 @@ def innermost(name: str, thing: object, cause: BaseException) -> Found:
     while isinstance(thing, FunctionType):
         seen.append(thing)
         for variable, value in variables(thing):
-            why = _flaw(value)
+            why = flaw_of(value)
             if why is not None and not _is_inner(value) and all(value is not each for each in seen):
                 name, thing, cause = f"{variable}, which {describe(thing)} uses,", value, why
                 break
@@ -170,10 +136,10 @@ def _by_class(thing: object) -> Found | None:
     owner = thing.__self__ if isinstance(thing, MethodType) else thing
     last = owner if isinstance(owner, type) else type(owner)
     for cls in reversed(last.__mro__[:-1]):
-        why = _flaw(cls) if goes_by_value(cls) else None
+        why = flaw_of(cls) if goes_by_value(cls) else None
         if why is not None:
             for name, value in vars(cls).items():
-                flaw = _flaw(value, past=cls) if name != "_abc_impl" else None  # never pickled
+                flaw = _flaw_past(cls, value) if name != "_abc_impl" else None  # never pickled
                 if flaw is not None:
                     return _in_method(value, cls) or (f"{name}, which {describe(cls)} has,", cls, flaw)
             return describe(cls), cls, why
@@ -183,7 +149,7 @@ def _by_class(thing: object) -> Found | None:
 def _in_method(method: object, cls: type) -> Found | None:
     """The variable that is to blame among those that a method uses."""
     for variable, value in variables(method) if isinstance(method, FunctionType) else ():
-        flaw = _flaw(value, past=cls)
+        flaw = _flaw_past(cls, value)
         if flaw is not None:
             why = "its class is sent with all methods; one at the top level of a module would be imported"
             return f"{variable}, which {describe(method)} uses ({why}),", value, flaw
