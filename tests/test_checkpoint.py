@@ -571,6 +571,16 @@ def test_a_stream_checks_the_records_once(path):
         next(stream)
 
 
+@pytest.mark.parametrize("fact", ["batches", "function"])
+def test_a_journal_that_lacks_a_fact_is_damaged(path, fact):
+    """A journal without one of its two facts is damaged; no batches are said to be missing."""
+    run("ab", path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as journal:
+        journal.execute("DELETE FROM journal WHERE name = ?", (fact,))
+    with pytest.raises(ValueError, match="it does not say whose it is"):
+        run("ab", path)
+
+
 def test_a_run_that_has_just_begun_is_named_though_its_number_is_not_known(path, monkeypatch):
     """The error is a whole sentence even if the other run has locked its file, and not written its pid yet."""
 

@@ -97,14 +97,12 @@ class Journal:
         if whole:
             self._check_records()
         facts = dict(read("SELECT name, value FROM journal"))
-        batches = facts.get("batches")
-        if not isinstance(batches, int) or batches < self._lock.count:
-            raise damaged(
-                self.path, f"the last of {self._lock.count} batches are missing (in {self.path}-wal)"
-            )
-        recorded = facts.get("function")
-        if not isinstance(recorded, str):
+        batches, recorded = facts.get("batches"), facts.get("function")
+        if not (isinstance(batches, int) and isinstance(recorded, str)):
             raise damaged(self.path, "it does not say whose it is")
+        if batches < self._lock.count:
+            what = f"the last of {self._lock.count} batches are missing (in {self.path}-wal)"
+            raise damaged(self.path, what)
         if (why := difference(recorded, function, "this run")) is not None:
             raise another_journal(self.path, why)
         self._batches = batches
