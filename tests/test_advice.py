@@ -52,6 +52,8 @@ HEALTHY = {
     "threads of the tasks' own that do little": plant([0.8] * 80, cpu_seconds=3.0, worker_cpu_seconds=0.5),
     "one coroutine": plant([5.0], coroutines=True, blocked_seconds=3.0, longest_step=2.0, longest_step_of=0),
     "empty": plant([]),
+    "a blink, most of it one task": plant([0.05] + [0.001] * 20),
+    "a blink, most of it pickling": plant([0.005] * 4, executor="processes", travel_seconds=0.02),
 }
 
 
@@ -59,6 +61,14 @@ HEALTHY = {
 def test_a_healthy_run_needs_no_advice(name):
     """Where nothing could be gained, nothing is said."""
     assert [] == advice_on(HEALTHY[name])
+
+
+def test_what_saves_most_comes_first():
+    """Of several pieces of advice, that on what cost most time is the first."""
+    ledger = plant([1.0] * 40, input_seconds=4.5, ended_at=BEGAN + 8)
+    for index in range(30):
+        retry(ledger, index, OSError("flaky"), 0.9)
+    assert [pytest.approx(5.4), 3.0] == [advice.saves for advice in advice_on(ledger)]
 
 
 def test_a_run_of_which_nothing_began_needs_no_advice():
@@ -474,6 +484,8 @@ def test_tasks_with_threads_of_their_own_crowd_the_processors():
     advice = only(ledger, _slow.oversubscribed)
     assert "these used 90 % of the processor time, with about 20 threads per processor." in advice.cause
     assert advice.cure.endswith("or use max_workers=1.")
+    # Processes would not help, though the threads of the pool alone use about one processor.
+    only(plant([0.8] * 80, cpu_seconds=12.0, worker_cpu_seconds=8.0), _slow.oversubscribed)
 
 
 def test_tasks_that_compute_without_the_lock_are_not_crowded():
@@ -502,6 +514,8 @@ def test_coroutines_of_the_default_width_are_few():
     assert "Only 8 coroutines ran at a time, the default of max_workers" in advice.cause
     assert "all at once would take about 300 ms" in advice.cure
     assert 1.7 == pytest.approx(advice.saves)
+    large = plant([0.2] * 320, workers=32, coroutines=True, cpus=64)
+    assert "Only 32 coroutines" in only(large, _width.few_at_a_time).cause
     for facts, estimate in (({}, "200 ms"), ({"input_seconds": 0.4}, "400 ms")):
         cure = only(plant([0.2] * 80, coroutines=True, **facts), _width.few_at_a_time).cure
         assert f"would take about {estimate}" in cure

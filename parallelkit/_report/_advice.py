@@ -30,7 +30,7 @@ LOOKS: tuple[Callable[[Survey], Advice | None], ...] = (
 
 def advise(run: Survey) -> list[Advice]:
     """All advice on a run, that which saves most first."""
-    if not run.summary.attempts or run.summary.wall <= 0:
+    if not run.summary.attempts:
         return []
     found = [advice for look in LOOKS if (advice := look(run)) is not None]
     return sorted(found, key=lambda advice: -advice.saves)

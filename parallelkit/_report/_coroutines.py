@@ -11,7 +11,7 @@ def blocked_loop(run: Survey) -> Advice | None:
     """Coroutines that block their event loop, so that no other one can run."""
     ledger, facts, summary = run.ledger, run.ledger.facts, run.summary
     saved = facts.blocked_seconds * (1 - 1 / min(summary.tasks, facts.max_workers))
-    if facts.longest_step_of < 0 or not worthwhile(run, saved):
+    if not worthwhile(run, saved):
         return None
     return Advice(
         f"The event loop was blocked for {seconds(facts.blocked_seconds)} of {seconds(summary.wall)}: coroutines "

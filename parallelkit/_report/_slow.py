@@ -125,7 +125,7 @@ def slow_to_start(run: Survey) -> Advice | None:
     if facts.executor != "processes" or facts.limits:
         return None
     waited = first_start_of_all(run.ledger) - facts.began_at - facts.input_seconds - facts.travel_seconds
-    if waited < summary.wall / 2 or waited < 2 * START or not worthwhile(run, waited) or too_small(run):
+    if waited < summary.wall / 2 or waited < 2 * START or too_small(run):
         return None
     loop = ""
     if summary.busy < waited and survives_a_loop(run):
