@@ -11,7 +11,7 @@ from planted import BEGAN, cut_off, fail, plant, retry
 
 from parallelkit import Results, TaskTimeout, run_parallel
 from parallelkit._ledger import Ledger
-from parallelkit._report import _html
+from parallelkit._report import _card, _html
 from parallelkit._report._lanes import natural, timeline
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&\"'${x}$data"
@@ -86,7 +86,9 @@ def test_attempts_that_touch_share_a_lane():
 def test_lanes_are_sorted_as_people_count():
     """Lanes are in natural order: 9 comes before 10."""
     assert ["w 2", "w 9", "w 10"] == sorted(["w 10", "w 9", "w 2"], key=natural)
-    assert [f"worker {number}" for number in range(11)] == timeline(plant([1.0] * 11, workers=11)).lanes
+    ledger = plant([1.0] * 11, workers=11)
+    ledger.workers.reverse()
+    assert [f"worker {number}" for number in range(11)] == timeline(ledger).lanes
 
 
 # The page
@@ -293,10 +295,11 @@ def test_slices_of_a_track_never_overlap(tmp_path):
     ledger = plant([1 / 3] * 300, workers=3)
     for index in range(3, 300, 2):
         ledger.started[index] -= 1e-7
+    ledger.ended[299] = ledger.started[299] + 1e-8  # before the end of the one before
     ends = {}
     for event in slices(trace_of(ledger, tmp_path)):
         start, end = round(event["ts"] * 1000), round((event["ts"] + event["dur"]) * 1000)
-        assert ends.get(event["tid"], 0) <= start
+        assert ends.get(event["tid"], 0) <= start <= end
         ends[event["tid"]] = end
 
 
@@ -313,6 +316,19 @@ def test_the_card_of_a_notebook_is_small():
     assert "further kinds of failure" in shown
     assert shown.count("<details>") < 10
     assert len(shown) < 30_000
+
+
+def test_the_card_tells_what_went_wrong():
+    """Its edge is red if a task failed or the run was stopped, which it says; what there is none of is not listed."""
+    fine, stopped, failed = plant([1.0]), plant([1.0]), plant([1.0] * 2)
+    stopped.stopped = "run_timeout of 1 s"
+    fail(failed, 0, ValueError("no"))
+    cards = [Results(ledger)._repr_html_() for ledger in (fine, stopped, failed)]
+    assert [False, True, True] == [_card.RED in card for card in cards]
+    assert "<br>stopped: run_timeout of 1 s" in cards[1]
+    assert ["slowest tasks"] == re.findall("<summary>(.*?)</summary>", cards[0])
+    assert "further" not in cards[2]
+    assert "<details>" not in Results(Ledger())._repr_html_()
 
 
 def test_pictures_of_a_real_run(tmp_path):

@@ -20,7 +20,7 @@ KINDS = 8  # of failures listed
 WIDTH = 100  # characters per line
 
 
-def write_text(ledger: Ledger, cost_per_attempt: float | None = None) -> str:
+def write_text(ledger: Ledger, cost_per_attempt: float | None) -> str:
     """The text for ``Results.report``."""
     run = survey(ledger)
     parts = [head(run), times(run), slowest(run), failures(run)]

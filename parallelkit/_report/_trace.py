@@ -49,7 +49,7 @@ def about_lane(what: str, lane: int, **args: Any) -> dict[str, Any]:
 def slice_of(ledger: Ledger, bar: Bar) -> dict[str, Any]:
     """The event of an attempt, without its lane and times."""
     key = ledger.key(bar.task)
-    queued = max(0.0, bar.start + ledger.facts.began_at - ledger.queued[bar.task])
+    queued = bar.start + ledger.facts.began_at - ledger.queued[bar.task]
     args = {"key": key_text(key, 200), "attempt": bar.number, "seconds since queued": round(queued, 6)}
     event = {"ph": "X", "name": key_text(key), "cat": bar.fate.name.lower(), "pid": RUN, "args": args}
     if bar.lost is not None:
