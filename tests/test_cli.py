@@ -10,7 +10,7 @@ from parallelkit import _cli
 from parallelkit._cli import main
 
 
-@pytest.mark.parametrize("argv", [[], ["dmeo"], ["demo", "--fast"]])
+@pytest.mark.parametrize("argv", [[], ["dmeo"], ["demo", "--fast"], ["doctor", "me"]])
 def test_wrong_usage_is_code_2(argv, capsys):
     """No command, an unknown one or an unknown option: exit code 2, and the reason on stderr."""
     assert 2 == main(argv)

@@ -24,6 +24,7 @@ from weakref import WeakSet
 import pytest
 
 from parallelkit import Results, Retry, iter_parallel, run_parallel
+from parallelkit._cli import main
 from parallelkit._command import UsageError, _lines, _run, _sink, _stream_ledger
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
 from parallelkit._command._lines import Lines
@@ -167,6 +168,14 @@ def test_a_file_in_a_package_is_a_part_of_it(here):
     (here / "link.py").symlink_to("shop/web/calls.py")
     for path in ("shop/web/calls.py", "link.py"):
         assert {0: ["shop.names"]} == values_of(run(here, f"{path}:f", stdin="1\n").stdout)
+
+
+def test_a_file_in_a_folder_that_cannot_be_a_package(here):
+    """A folder such as ``app.v2`` that has an ``__init__.py`` is no package, so what is in it is a module of its own."""
+    (here / "app.v2").mkdir()
+    (here / "app.v2" / "__init__.py").touch()
+    (here / "app.v2" / "job.py").write_text("def f(line): return __name__")
+    assert {0: "job"} == values_of(run(here, "app.v2/job.py:f", stdin="1\n").stdout)
 
 
 def test_a_package_may_be_named_by_its_file(tmp_path, monkeypatch):
@@ -335,6 +344,16 @@ def test_output_report_and_trace(here):
     assert 3 == len(slices)  # the attempt that was retried is among them
 
 
+@pytest.mark.parametrize("name", ["report", "trace"])
+def test_a_report_or_a_trace_alone(here, name):
+    """Each is written without the other, too."""
+    (here / "in").write_text("1\n")
+    saved = here / "saved"
+    argv = ["--quiet", "--output", os.devnull, f"--{name}", str(saved)]
+    assert 0 == main(["run", "builtins:int", str(here / "in"), *argv])
+    assert "attempt" in saved.read_text()
+
+
 @pytest.mark.all
 def test_the_output_is_not_emptied_before_the_journal_is_ours(here):
     """A command that does not get its journal leaves the output alone: another may have just begun with both."""
@@ -352,8 +371,6 @@ def test_the_output_is_not_emptied_before_the_journal_is_ours(here):
 
 def test_a_device_may_be_named_for_several_purposes(here, monkeypatch):
     """A device cannot be emptied, and what is written to it destroys nothing; it may be the input as well."""
-    from parallelkit._cli import main
-
     monkeypatch.chdir(here)
     null = os.devnull
     assert Lines([null]).same_file(os.stat(null)) is None
@@ -415,7 +432,6 @@ async def press(line):
 
 def test_a_full_disk_after_ctrl_c_is_told_without_a_traceback(here, monkeypatch, capfd):
     """If there is no room for what was done before Ctrl-C, the command says so, and ends as interrupted."""
-    from parallelkit._cli import main
     from parallelkit._command._sink import OutputError, Sink
 
     def full(self, outcome):
@@ -649,7 +665,6 @@ def test_ctrl_c_in_the_writing_of_a_line_costs_no_line(tmp_path, monkeypatch, pl
 
 def test_ctrl_c_in_the_making_of_a_line_leaves_it_to_be_written(here, monkeypatch):
     """Ctrl-C while the command makes or writes a line keeps neither that line nor later ones from its output."""
-    from parallelkit._cli import main
 
     def press(outcome, make=_sink.line_of):
         monkeypatch.setattr(_sink, "line_of", make)
@@ -800,6 +815,23 @@ def test_no_color_is_obeyed(here, wish):
     assert bool(wish) == ("\x1b[32m" not in said)
 
 
+@pytest.mark.all
+@pytest.mark.parametrize("argv", [["--output", "out", "--quiet"], []], ids=["quiet", "lines on the screen"])
+def test_no_bar_is_drawn_that_nobody_wants(here, argv):
+    """On a terminal there is no bar with --quiet, nor among output lines that go to the screen as well."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    (here / "in").write_text("1\n")
+    command = [*COMMAND, "tasks:scaled", "in", *argv]
+    subprocess.run(command, cwd=here, stdout=theirs, stderr=theirs, check=True, timeout=PATIENCE)
+    os.write(theirs, b"end")
+    said = os.read(ours, 100_000).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "1/1" not in said
+    assert "--quiet" not in argv or said == "end"
+
+
 # Wrong usage
 
 
@@ -823,11 +855,14 @@ def __getattr__(name):
         (["tasks:FACTOR.real_"], "'tasks:FACTOR.real_' has no function 'real_'"),
         (["nowhere:f"], "there is no module 'nowhere'"),
         (["tasks.py::scaled"], "must be two names with a colon between, got 'tasks.py::scaled'"),
+        (["math:"], "must be two names with a colon between, got 'math:'"),
+        (["a.b.py:f"], "a file's name must have no dot except in .py, got a.b.py"),
         (["nowhere.py:f"], "there is no file nowhere.py"),
         (["no/where:f"], "there is no file no/where"),
         (["nowhere.deep:f"], "there is no module 'nowhere'"),
         (["broken.py:f"], "ZeroDivisionError"),
         (["script.py:f"], "'script' cannot be imported\nTraceback"),
+        (["lacking:f"], "'lacking' cannot be imported\nTraceback"),
         (["sys.py:f"], "sys.py has the same name as another module (built in); rename it"),
         (["lazy:workk"], "'lazy' has no function 'workk'; did you mean 'work'?"),
         (["lazy:heavy"], "'lazy:heavy' cannot be imported\nTraceback"),
@@ -862,14 +897,14 @@ def __getattr__(name):
 )  # fmt: skip
 def test_wrong_usage_names_the_option(here, monkeypatch, capfd, argv, named):
     """Wrong usage exits with 2, prints the usage and the option to stderr and nothing to stdout, and changes no file."""
-    from parallelkit._cli import main
-
     (here / "tasks.py").write_text(TASKS + "async def coroutine(line): pass\n")
     (here / "broken.py").write_text("1 / 0")
     (here / "lazy.py").write_text(LAZY)
     for name in ("json", "sys"):
         (here / f"{name}.py").write_text("def f(line): pass")
     (here / "script.py").write_text("import sys\nsys.exit(3)")  # as without a main guard
+    (here / "lacking.py").write_text("import a_package_that_is_not_installed")
+    (here / "a.b.py").touch()
     monkeypatch.chdir(here)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     for name in ("tasks", "broken", "lazy"):

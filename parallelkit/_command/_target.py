@@ -73,12 +73,10 @@ def put_first(folder: str) -> None:
 
 def importing(name: str) -> ModuleType:
     """Import a module; raise ``UsageError`` if there is none, or with the traceback if its own code raises."""
-    if name[:1] in ("", "."):
-        raise UsageError(f"argument MODULE:FUNCTION: {name!r} is not the name of a module")
     try:
         __import__(name)  # importlib.import_module would leave a dozen frames in the traceback
     except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+        if name == error.name or name.startswith(f"{error.name}."):
             raise UsageError(f"argument MODULE:FUNCTION: there is no module {error.name!r}") from None
         raise broken(name, error) from error
     except (Exception, SystemExit) as error:
