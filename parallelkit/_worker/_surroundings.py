@@ -43,8 +43,11 @@ def furnish(setup: dict[str, Any]) -> None:
         process.current_process().authkey = setup["authkey"]
     sys.argv[:] = setup["argv"]
     # The terminal is not ours. Without this, whatever asks there would stop us, with no end; now it gets an error.
-    for number in (_signal.SIGTTIN, _signal.SIGTTOU):
+    # Blocked, too: ssh handles these signals, and would ask again and again.
+    asks = (_signal.SIGTTIN, _signal.SIGTTOU)
+    for number in asks:
         _signal.signal(number, _signal.SIG_IGN)
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, asks)
     if sys.stdout is not None:
         sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]  # it is a text file at the start
 

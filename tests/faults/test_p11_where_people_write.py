@@ -254,7 +254,7 @@ acts.note(sys.argv[1], values)
 def test_tasks_that_ask_at_the_terminal():
     """What a task, or a program that it starts, reads at the terminal is an error: the system does not stop the worker for it."""
     script = """
-import os, pty, subprocess, sys
+import os, pty, signal, subprocess, sys
 if os.fork():
     sys.exit(os.wait()[1] != 0)
 os.setsid()
@@ -265,11 +265,15 @@ def ask(_):
     return open("/dev/tty").readline()
 def have_asked(_):
     subprocess.run(["sh", "-c", "stty -echo < /dev/tty; cat /dev/tty"], check=True, stderr=subprocess.DEVNULL)
-for task in (ask, have_asked):
+def ask_again(_):  # as ssh does after each of these signals
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, lambda *_: None)
+    ask(None)
+for task in (ask, have_asked, ask_again):
     print(type(run_parallel(task, [1], executor="processes", timeout=10).failures[0].error).__name__)
 """
     finished = run_script(script)
-    assert ("OSError\nCalledProcessError\n", 0) == (finished.out, finished.code), finished.err
+    assert ("OSError\nCalledProcessError\nOSError\n", 0) == (finished.out, finished.code), finished.err
 
 
 @pytest.mark.all
