@@ -6,6 +6,7 @@ afterwards. ``_Worker._run`` is the protocol: the parent relies on the order of 
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # ``signal`` may be a module of the program
 import faulthandler
 import os
 import sys
@@ -68,6 +69,9 @@ def _report_stacks(ring: int) -> None:
     faulthandler.enable(ring, all_threads=False)
     faulthandler.register(_channel.STACK_SIGNAL, ring, all_threads=False)
     os.register_at_fork(after_in_child=faulthandler.disable)  # a crash of a task's child is not ours
+    # A program that receives its signals by ``sigwait`` may have blocked them all.
+    crashes = (_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_channel.STACK_SIGNAL, *crashes))
 
 
 class _Worker:
