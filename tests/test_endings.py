@@ -3,6 +3,8 @@
 import os
 import select
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -12,7 +14,7 @@ import pytest
 import remote_tasks as far
 from port_driver import drive
 
-from parallelkit import ProcessExecutor, TaskTimeout, run_parallel
+from parallelkit import ProcessExecutor, TaskTimeout, iter_parallel, run_parallel
 from parallelkit._executors._process import _handle
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._processes import ProcessEngine
@@ -41,13 +43,12 @@ class Undying(list):
         """Let them end, and reap those that nobody else does."""
         pids, self.number = self.copy(), 0
         self.clear()
-        for pid in pids:
-            os.killpg(pid, signal.SIGKILL)
-        for pid in pids:
-            try:
-                os.waitpid(pid, 0)
-            except ChildProcessError:
-                pass  # the engine was faster
+        for act, how in ((os.killpg, signal.SIGKILL), (os.waitpid, 0)):
+            for pid in pids:
+                try:
+                    act(pid, how)
+                except (ProcessLookupError, ChildProcessError):
+                    pass  # the engine was faster
 
 
 def test_a_run_goes_on_without_a_worker_that_does_not_end(undying):
@@ -178,3 +179,67 @@ def test_a_process_that_the_system_holds(freezer):
     )
     assert [0] == [*results.failures]
     assert results.failures[0].error.abandoned
+
+
+SEIZE = """
+import ctypes, sys, time
+seized = ctypes.CDLL(None, use_errno=True).ptrace(0x4206, int(sys.argv[1]), 0, 0)
+print(seized, flush=True)
+time.sleep(60)
+"""
+"""A debugger that is attached to a process, and does not look at what becomes of it."""
+
+
+def be_debugged(told):
+    """Tell who should be debugged, and hang once that is so."""
+    Path(told).write_text(str(os.getpid()))
+    time.sleep(1000)
+
+
+@pytest.mark.all
+def test_a_process_that_a_debugger_holds(tmp_path):
+    """A worker to which a debugger is attached cannot be reaped before that lets go: nobody waits for it until then."""
+    told, debuggers = tmp_path / "pid", []
+
+    def items():
+        yield str(told)
+        while not (told.exists() and told.read_text()):
+            time.sleep(0.001)
+        command = [sys.executable, "-c", SEIZE, told.read_text()]
+        debuggers.append(subprocess.Popen(command, stdout=subprocess.PIPE))
+        if debuggers[0].stdout.readline() != b"0\n":
+            pytest.skip("no debugger may be attached here")
+
+    try:
+        [outcome] = iter_parallel(be_debugged, items(), executor="processes", max_workers=1, timeout=2)
+        assert debuggers[0].poll() is None
+    finally:
+        for debugger in debuggers:
+            debugger.kill()
+            debugger.communicate()
+    assert isinstance(outcome.error, TaskTimeout)
+    run_parallel(far.pid_of, [0], executor="processes")
+    assert not Path(f"/proc/{told.read_text()}").exists(), "it was not reaped when the debugger had gone"
+
+
+ORPHANS = """
+import ctypes, os, subprocess, time
+from parallelkit import run_parallel
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans come here, as to process 1 of a container
+def start(_):
+    subprocess.run(["sleep", "60"])
+run_parallel(start, range(4), executor="processes", max_workers=2, timeout=0.3)
+until = time.monotonic() + 10
+while (left := open(f"/proc/self/task/{os.getpid()}/children").read()) and time.monotonic() < until:
+    run_parallel(abs, [1], executor="processes", max_workers=1)
+print(left or "none")
+"""
+
+
+@pytest.mark.all
+def test_orphans_of_workers_are_reaped():
+    """What a killed task has started leaves no zombie in a program that is process 1 of its container, at the latest after the next run."""
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHANS], capture_output=True, text=True, timeout=55, check=True
+    )
+    assert "none\n" == done.stdout

@@ -28,7 +28,8 @@ def end_all(workers: Iterable[Worker]) -> None:
     for worker in workers:
         worker.kill()
     for worker in workers:
-        worker.reap(ended=has_ended(worker, worker.give_up_at - monotonic()))
+        has_ended(worker, worker.give_up_at - monotonic())
+        worker.reap()
         if not worker.gone.is_set():
             close(worker)
 

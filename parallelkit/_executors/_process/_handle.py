@@ -288,10 +288,10 @@ class Worker(Holding):
             cut_lifeline(self._lifeline)
             self._lifeline = -1
 
-    def reap(self, *, ended: bool = True) -> int | None:
-        """Kill what is left of its group, and wait no more for its end; if it has ended, reap it and return its status."""
+    def reap(self) -> int | None:
+        """Kill what is left of its group, and wait no more for its end; return its status if it has ended."""
         self.kill()
-        status = status_of(self.pidfd) if ended else None
+        status = status_of(self.pid, self.pidfd)
         cut_lifeline(self._lifeline)
         os.close(self.pidfd)
         return status

@@ -43,11 +43,33 @@ def end_child(pid: int) -> None:
         pass  # other code has reaped it
 
 
-def status_of(pidfd: int) -> int | None:
-    """Reap a process that has ended: its status as in ``subprocess``, or None if other code has reaped it."""
+def status_of(pid: int, pidfd: int) -> int | None:
+    """Reap a process that has ended: its status as in ``subprocess``, or None if other code has reaped it, or it cannot be reaped yet."""
     try:
-        info: Any = os.waitid(_kernel.P_PIDFD, pidfd, os.WEXITED)
+        info: Any = os.waitid(_kernel.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
+        info = None
+    _reap_rest(pid)
+    if info is None:
         return None
     status: int = info.si_status
     return status if info.si_code == os.CLD_EXITED else -status
+
+
+_groups: set[int] = set()
+"""Process groups of workers, in which this process had children that could not be reaped yet when it last looked."""
+
+
+def _reap_rest(group: int) -> None:
+    """Reap what is left of this group, and of earlier ones, as far as that has ended.
+
+    It may be the worker itself: a debugger that is attached to it keeps it until it lets go. And if this process is
+    number 1 of a container, processes that tasks have started become its children when their worker ends.
+    """
+    _groups.add(group)
+    for each in tuple(_groups):
+        try:
+            while os.waitid(os.P_PGID, each, os.WEXITED | os.WNOHANG) is not None:
+                pass
+        except ChildProcessError:  # there are no more
+            _groups.discard(each)
