@@ -586,6 +586,19 @@ def test_a_limit_of_file_sizes_is_named():
     assert "started: the limit of file sizes is too low (ulimit -f)" in results.stopped
 
 
+@pytest.mark.all
+def test_an_item_beyond_the_limit_of_file_sizes():
+    """Where ``ulimit -f`` leaves room for workers, but not for an item, the error of its task says so, not that it cannot be pickled."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, hard))
+    try:
+        results = run_parallel(len, [bytes(4 << 20), bytes(10)], executor="processes")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 10 == results[1]
+    assert "File too large (ulimit -f, which limits shared memory, too)" in str(results.failures[0].error)
+
+
 def test_a_broken_executor_says_what_broke_it():
     """Every later call to a broken executor fails with what broke it, as in standard pools, and the traceback does not grow."""
     lengths = []

@@ -23,7 +23,7 @@ from parallelkit._executors._process._generators import AlikeError, Neighbours, 
 from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._payload import OWN_FILE, Payload, payload_of
 from parallelkit._executors._process._preload import module_for, module_of_class
-from parallelkit._executors._process._reserve import is_shortage, limit, shortage
+from parallelkit._executors._process._reserve import is_shortage, is_too_large, limit, shortage
 from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
@@ -163,7 +163,7 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
     index, _, item, _ = ticket
     label = job.label(index)
     told: BaseException
-    if is_shortage(error):
+    if is_shortage(error) or is_too_large(error):
         told = shortage(error, f"the item of {label} could not be sent")
     elif isinstance(error, AlikeError):
         told = TypeError(str(error))

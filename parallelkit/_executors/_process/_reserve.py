@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from errno import EAGAIN, EFBIG, EMFILE, ENFILE, ENOMEM
+from errno import EAGAIN, EFBIG, EMFILE, ENFILE, ENOMEM, ENOSPC
 from math import inf
 
 from parallelkit._raised import describe_error
@@ -70,11 +70,16 @@ def is_shortage(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
 
 
+def is_too_large(error: BaseException) -> bool:
+    """Whether something is larger than a file may be."""
+    return isinstance(error, OSError) and error.errno == EFBIG
+
+
 def explain(error: OSError) -> str:
     """Say in words what the system lacks, with the limit that was reached."""
     if error.errno == EAGAIN:  # of fork, where it means only this
         return "the limit of processes is reached (ulimit -u, or that of the container)"
-    if error.errno == EFBIG:
+    if is_too_large(error):
         return "the limit of file sizes is too low (ulimit -f), as it is one for shared memory, too"
     return _limit_reached() if is_lack(error) else describe_error(error)
 
@@ -93,9 +98,11 @@ def shortage(error: BaseException, what: str) -> OSError:
     """The error for the one task that was affected; ``what`` says what could not be done."""
     number = getattr(error, "errno", ENOMEM)
     words = _limit_reached() if number in (EMFILE, ENFILE) else os.strerror(number)
+    if number == EFBIG:
+        words += " (ulimit -f, which limits shared memory, too)"
     told = OSError(number, f"{words} in the parent: {what}")
     told.__cause__ = detached(error)
     return told
 
 
-_SHORTAGES = (EMFILE, ENFILE, ENOMEM)
+_SHORTAGES = (EMFILE, ENFILE, ENOMEM, ENOSPC)  # the last where the system promises no more memory than it has
