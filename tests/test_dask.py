@@ -219,10 +219,19 @@ def test_large_arguments_and_results_travel_whole(client):
         value[0] = 7
     items = [np.full(300_000, n) for n in range(4)]
     assert [n * 300_000 for n in range(4)] == run_parallel(np.sum, items, executor=client).values()
+    text, error = run_parallel(written, [False, True], executor=client).outcomes.values()
+    assert 2_000_000 == len(text.value) == len(str(error.error))
 
 
 def scaled(factor, array):
     return array * factor
+
+
+def written(wrong):
+    text = "x" * 2_000_000
+    if wrong:
+        raise ValueError(text)
+    return text
 
 
 @pytest.mark.all

@@ -22,13 +22,23 @@ from parallelkit._executors._cluster._in_flight import InFlight
 from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._scatter import Scatterer
 from parallelkit._executors._cluster._sizes import Sizes
-from parallelkit._executors._cluster._wire import Order, Report, boot_id, pack_span, unpack_columns, unseal
+from parallelkit._executors._cluster._wire import (
+    Order,
+    Report,
+    boot_id,
+    pack_lost,
+    pack_record,
+    pack_span,
+    unpack_columns,
+    unpack_lost,
+    unseal,
+)
 from parallelkit._executors._cluster._worker_run import Sight, WorkerRun, _uncover
 from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._holding import LOOK
-from parallelkit._executors._process._lane import Batch, Broken, Columns, Lane, Span
+from parallelkit._executors._process._lane import Batch, Broken, Columns, Lane, Lost, Record, Span, Why
 from parallelkit._executors._process._pace import Pace
 
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
@@ -502,6 +512,17 @@ def test_a_run_ends_if_dask_takes_no_tasks():
     assert isinstance(lane.broken.cause, ZeroDivisionError)
 
 
+def test_a_run_ends_if_the_processes_beside_a_worker_cannot_go_on():
+    """The reason is told with the host; what tasks have logged there is handed on, also what came after its task's end."""
+    lane = Lane(0, b"", False)
+    client_run = ClientRun(None, lane, b"", None, print)
+    records = [Record(b"in time", (3, 1, "item", None)), Record(b"late", None)]
+    report = Report("a host", records=list(map(pack_record, records)), broken="nothing works")
+    client_run._hear_told(report.seal())
+    assert [Record(b"in time", (3, 1, None, None)), records[1]] == [*lane.events]
+    assert "nothing works on a host" == lane.broken.reason
+
+
 def test_a_run_ends_when_no_worker_is_left_that_fits():
     """What a worker refuses, since it does not fit the program, goes to the others; once there are none, the run ends and says why."""
     lane = Lane(0, b"", False)
@@ -576,6 +597,11 @@ def test_what_a_process_committed_comes_as_it_was_but_for_its_instants():
     shifted = columns._replace(started=array("d", [0.5, 1.5]), ended=array("d", [1.5, 2.25]))
     assert shifted == unpack_columns(packed, 0.5, 2.25)
     assert ([0, 1], "a process on a host") == ([*array("q", packed[0])], packed[-1])
+    batch = Batch(Lane(1, b"", False), order(1).tickets(), None)
+    lost = Lost(batch, 1.0, 3.0, 4321, -9, Why.ITSELF, "a process", "its stack")
+    for shift, began, ended in ((0.0, 1.0, 3.0), (0.5, 0.5, 2.25)):
+        known = lost._replace(started=began, ended=ended, worker="a process on a host")
+        assert known == unpack_lost(pack_lost(lost, "a host"), batch, shift, 2.25)
 
 
 @pytest.mark.parametrize("what", ["spans", "lost", "records", "begun", "unbegun"])

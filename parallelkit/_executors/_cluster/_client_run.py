@@ -236,9 +236,8 @@ class ClientRun:
             self._take_span(span, shift, latest)
         for lost in report.lost:
             self._lane.post(unpack_lost(lost, self._in_flight.land([lost[0]]), shift, latest))
-        for packed, index, number in report.records:
-            ticket = None if index is None or number is None else (index, number, None, None)
-            self._lane.post(Record(packed, ticket))
+        for record in report.records:
+            self._lane.post(Record(*record))
         for index, started, label in report.begun:
             self._in_flight.note_begun(index, min(latest, started - shift), label)
         self._in_flight.put_back(report.unbegun)

@@ -73,7 +73,7 @@ class Report:
     now: float = 0.0  # when it was packed
     spans: list[PackedSpan] = field(default_factory=list)
     lost: list[PackedLost] = field(default_factory=list)
-    records: list[tuple[bytes, int | None, int | None]] = field(default_factory=list)
+    records: list[tuple[bytes, Ticket | None]] = field(default_factory=list)
     begun: list[tuple[int, float, str]] = field(default_factory=list)
     unbegun: list[int] = field(default_factory=list)
     missing: bool = False  # whether ``unbegun`` could not begin because something that dask kept is gone
@@ -176,9 +176,9 @@ def unpack_lost(packed: PackedLost, batch: Any, shift: float, latest: float) -> 
     return Lost(batch, began, over, pid, status, Why[why], label, stack)
 
 
-def pack_record(record: Record) -> tuple[bytes, int | None, int | None]:
-    index, number = record.ticket[:2] if record.ticket else (None, None)
-    return record.packed, index, number
+def pack_record(record: Record) -> tuple[bytes, Ticket | None]:
+    """Pack it without the item, which the client has."""
+    return record.packed, record.ticket and (*record.ticket[:2], None, None)
 
 
 def broker_name() -> str:
