@@ -571,13 +571,38 @@ def test_a_stream_checks_the_records_once(path):
         next(stream)
 
 
-@pytest.mark.parametrize("fact", ["batches", "function"])
-def test_a_journal_that_lacks_a_fact_is_damaged(path, fact):
-    """A journal without one of its two facts is damaged; no batches are said to be missing."""
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        ("DELETE FROM journal WHERE name = 'batches'", "it does not say whose it is"),
+        ("DELETE FROM journal WHERE name = 'function'", "it does not say whose it is"),
+        ("UPDATE outcomes SET payload = 'text'", "something wrong with the record of"),
+        ("UPDATE outcomes SET key = x'61' WHERE key LIKE '%b%'", "something wrong"),
+        ("PRAGMA journal_mode = DELETE", "its file system cannot share memory"),
+    ],
+)
+def test_a_journal_that_somebody_has_changed_is_refused(path, statement, told):
+    """What SQLite may find in order, but is not as we have written it, is told as a damage."""
     run("ab", path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as journal:
-        journal.execute("DELETE FROM journal WHERE name = ?", (fact,))
-    with pytest.raises(ValueError, match="it does not say whose it is"):
+        journal.execute(statement)
+    with pytest.raises(ValueError, match=f"must be a whole journal of parallelkit, got .*{told}"):
+        run("ab", path)
+
+
+@pytest.mark.parametrize(
+    ("at", "by", "told"),
+    [(8, [2, 3, 0, 1], "something wrong with the record of"), (4, [0, 1, 3, 3], "database main")],
+    ids=["records out of order", "what quick_check finds"],
+)
+def test_a_page_that_is_not_in_order_is_a_damage(path, at, by, told):
+    """Where the b-tree of the records is damaged, but not the records themselves, a search might not find them."""
+    run("ab", path)
+    data = bytearray(path.read_bytes())
+    place = len(data) - 4096 + at  # in the head of the last page: the pointers to its cells are at 8
+    data[place : place + 4] = [data[place + each] for each in by]
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"must be a whole journal of parallelkit, got .*{told}"):
         run("ab", path)
 
 
@@ -971,9 +996,10 @@ def test_a_journal_that_was_killed_on_several_systems_is_resumed(killed, monkeyp
 def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
     """A draft of a journal that a killed run has left is replaced."""
     draft = path.with_name("run.journal-new")
+    Journal(str(path), "f").close()
     with contextlib.closing(sqlite3.connect(draft)) as half:
         half.execute(f"PRAGMA application_id = {APPLICATION}")
-    for content in (draft.read_bytes(), b"", bytes(4096)):  # zeros: as after a power failure
+    for content in (path.read_bytes(), draft.read_bytes(), b"", bytes(4096)):  # zeros: as after a power failure
         path.unlink(missing_ok=True)
         calls.clear()
         draft.write_bytes(content)
@@ -1011,6 +1037,11 @@ def test_a_journal_or_database_of_the_users_beside_the_journal_is_left_alone(pat
     theirs.unlink()
     with contextlib.closing(sqlite3.connect(theirs)) as database:
         database.execute("CREATE TABLE mine (name)")
+    is_refused()
+    damaged = bytearray(theirs.read_bytes())
+    damaged[68:72] = APPLICATION.to_bytes(4, "big")
+    damaged[100] = 0  # the kind of the first page
+    theirs.write_bytes(damaged)
     is_refused()
     assert [theirs.name] == os.listdir(path.parent)
     assert "c" not in calls

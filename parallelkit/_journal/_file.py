@@ -210,9 +210,7 @@ def is_draft(path: str) -> bool:
             return not tables or connection.execute("SELECT 1 FROM outcomes").fetchone() is None
     except FileNotFoundError:
         return True
-    except OSError as error:
-        raise not_made(path, error) from error
-    except sqlite3.Error:
+    except (OSError, sqlite3.Error):
         return False
 
 
