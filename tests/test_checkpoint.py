@@ -489,6 +489,20 @@ def test_another_function_is_refused(path):
     assert {"a": 1} == calls
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        (work, len, "it is of the journal's function, this task of builtins:len; use another file"),
+        (len, work, "it is of builtins:len, this task of the journal's function; use another file"),
+    ],
+)
+def test_a_child_of_another_function_is_refused(path, before, now, told):
+    """A child is known by its function, which may be that of the run, whose name every record would repeat."""
+    run("a", path, then=lambda outcome: [] if outcome.key == "b" else [Task(before, "b", key="b")])
+    with pytest.raises(InputError, match=f"key 'b': {told}"):
+        run("a", path, then=lambda outcome: [] if outcome.key == "b" else [Task(now, "b", key="b")])
+
+
 def test_another_function_under_the_same_key_is_refused(path):
     """In a run of tasks, a key recorded with another function is refused: at once if all tasks are known, otherwise when it is read."""
     run_parallel({"a": Task(work, "a"), "b": Task(len, "b"), "c": Task(fail, "c")}, checkpoint=path)
@@ -999,7 +1013,12 @@ def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
     Journal(str(path), "f").close()
     with contextlib.closing(sqlite3.connect(draft)) as half:
         half.execute(f"PRAGMA application_id = {APPLICATION}")
-    for content in (path.read_bytes(), draft.read_bytes(), b"", bytes(4096)):  # zeros: as after a power failure
+    for content in (
+        path.read_bytes(),
+        draft.read_bytes(),
+        b"",
+        bytes(4096),
+    ):  # zeros: as after a power failure
         path.unlink(missing_ok=True)
         calls.clear()
         draft.write_bytes(content)

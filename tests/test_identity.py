@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
+from types import MethodType, SimpleNamespace
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -40,6 +40,12 @@ class Unit(enum.Enum):
 class Point(NamedTuple):
     x: int
     y: int
+
+
+class Pair(tuple):
+    """As ``time.struct_time``, its fields have no names that it tells."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,7 @@ OTHERS = {
         lambda x: [y + "2" for y in x],
         "code",
     ),
+    "lambdas by a set": (lambda x: str(x in {"a", "b"}), lambda x: str(x in {"a", "c"}), "code"),
     "lambdas by arguments": (lambda *x: list(x), lambda **x: list(x), "code"),
     "defaults of lambdas": (*((lambda x, n=n: f"{x}{n}") for n in (1, True)), "captured variable n"),
     "variables of lambdas": (made_lambda(1), made_lambda(2), "captured variable number"),
@@ -239,6 +246,8 @@ OTHERS = {
         made(timezone(timedelta(hours=1))),
         "captured variable number",
     ),
+    "closures by member": (made(Unit.KG), made(Unit.LB), "captured variable number"),
+    "closures by pair": (made(Pair("ab")), made(Pair("ac")), "captured variable number"),
     "closures by named tuple": (made(Point(1, 2)), made(Point(1, 3)), "captured variable number"),
     "closures by type of tuple": (made(Point(1, 2)), made((1, 2)), "captured variable number"),
     "partials by numpy's number": (
@@ -268,6 +277,11 @@ OTHERS = {
     "closures by function": (decorated(convert), decorated(scale), "captured variable fn"),
     "closures by closure": (decorated(made(1)), decorated(made(2)), "captured variable fn"),
     "decorated closures": (in_unit("kg")(convert), in_unit("lb")(convert), "captured variable unit"),
+    "methods of closures": (
+        MethodType(made_of_defaults(1), "x"),
+        MethodType(made_of_defaults(2), "x"),
+        "captured variable by",
+    ),
     "defaults of closures": (made_of_defaults(1), made_of_defaults(2), "captured variable by"),
     "keyword defaults of closures": (
         made_of_defaults(1, 2),
@@ -451,6 +465,7 @@ SAME = {
     "frozen dataclass": twice(lambda: functools.partial(convert, unit=Model(0.5))),
     "frozen dataclass that remembers": (Model(0.5, cache=1), Model(0.5, cache=2)),
     "frozen dataclass of what may change": (made(Model([1])), made(Model([2]))),
+    "an object of a class named as a plain one": twice(lambda: made(type("date", (), {})())),
     "half a character": twice(lambda: made("\ud800")),
 }
 

@@ -131,7 +131,7 @@ def facts_of(fn: Any, seen: Seen) -> Facts:
         yield from facts_of_function(fn, seen)
     elif isinstance(fn, SelfIdentified):
         yield from fn.facts()
-    elif not isinstance(fn, type):
+    else:
         yield from facts_of_object(fn, seen)
 
 
@@ -193,15 +193,14 @@ def facts_of_object(fn: Any, seen: Seen) -> Facts:
         yield "object", digest(text_of(fn, seen))
     owner, name = getattr(fn, "__self__", None), name_in(fn)
     if name is not None and owner is not None and not isinstance(owner, ModuleType):
-        cls = owner if isinstance(owner, type) else type(owner)
-        known = is_plain(owner) or (cls is not owner and is_function(owner))
-        if known or not name.startswith(f"{cls.__qualname__}."):
+        known = is_plain(owner) or is_function(owner)
+        if known or not name.startswith(f"{type(owner).__qualname__}."):
             yield "object", digest(text_of(owner, seen))
     short = name_in(fn, "__name__")
     if name is None and short is not None:
         yield "name", digest(ascii(short))  # numpy's functions are objects of one class
     wrapped = getattr(fn, "__wrapped__", None)
-    if not isinstance(fn, MethodType) and is_function(wrapped):
+    if is_function(wrapped):
         yield from facts_of(wrapped, seen)
 
 
@@ -221,8 +220,7 @@ def text_of(value: Any, seen: Seen) -> str:
     if kind in PLAIN:
         return ascii(value)
     if (parts := parts_of(value)) is not None:
-        name = "" if kind is tuple else kind.__qualname__
-        return f"{name}({', '.join(text_of(part, seen) for part in parts)})"
+        return f"{kind.__qualname__}({', '.join(text_of(part, seen) for part in parts)})"
     if kind is frozenset:  # sorted, because its order differs between processes
         return f"{{{', '.join(sorted(text_of(part, seen) for part in value))}}}"
     if kind is Pattern:
@@ -267,9 +265,9 @@ def is_plain(value: Any) -> bool:
 
 
 def parts_of(value: Any) -> Iterable[Any] | None:
-    """What a tuple or a named tuple consists of, or the fields of a frozen dataclass or its subclass; None for other objects."""
+    """What a tuple consists of, or the fields of a frozen dataclass or its subclass; None for other objects."""
     kind = type(value)
-    if kind is tuple or (issubclass(kind, tuple) and hasattr(kind, "_fields")):
+    if issubclass(kind, tuple):
         return value  # type: ignore[no-any-return]  # a tuple
     if not getattr(getattr(kind, "__dataclass_params__", None), "frozen", False):
         return None
