@@ -13,6 +13,7 @@ import sys
 import termios
 import time
 from argparse import Namespace
+from array import array
 from bisect import bisect
 from collections import deque
 from contextlib import closing, suppress
@@ -318,6 +319,7 @@ def test_numpy_becomes_numbers_and_lists():
     """NumPy scalars and arrays become JSON numbers and lists."""
     numpy = pytest.importorskip("numpy")
     assert b'{"value": [1, [0.5, 2.0]]}' == as_json({"value": [numpy.int64(1), numpy.array([0.5, 2])]})
+    assert b'{"value": [0.5, 2.0]}' == as_json({"value": array("d", [0.5, 2])})  # the standard library's
     gaps = json.loads(as_json({"value": numpy.array([numpy.nan] + [0.5] * 2000)}))
     assert {"value": ["nan"] + [0.5] * 2000, "repr": True} == gaps, (
         "numpy's own repr would leave most of it out"

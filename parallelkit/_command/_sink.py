@@ -163,12 +163,12 @@ def finite(thing: Any) -> Any:
 
 
 class Foreign:
-    """Converts what JSON cannot hold: numpy's arrays and numbers to lists and numbers, all else to its ``repr``."""
+    """Converts what JSON cannot hold: arrays and numpy's numbers to lists and numbers, all else to its ``repr``."""
 
     seen = False
 
     def __call__(self, thing: Any) -> Any:
-        if hasattr(thing, "tolist") and hasattr(thing, "dtype"):
+        if hasattr(thing, "tolist"):
             return thing.tolist()
         self.seen = True
         return repr_of(thing)
