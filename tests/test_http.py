@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from http.cookiejar import MozillaCookieJar
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -1229,11 +1230,12 @@ async def find_none(outcome):
                 TypeError,
                 f"kwargs['{name}'] must not have an open file or an iterator",
             )
-            for name, value in {
-                "data": io.BytesIO(b"1"),
-                "files": {"scan": ("scan.png", io.BytesIO(b"1"))},
-                "params": zip("a", "1", strict=True),
-            }.items()
+            for name, value in (
+                ("data", io.BytesIO(b"1")),
+                ("data", SimpleNamespace(read=bytes)),  # as an encoder of requests-toolbelt
+                ("files", {"scan": ("scan.png", io.BytesIO(b"1"))}),
+                ("params", zip("a", "1", strict=True)),
+            )
         ),
         ([], {"then": 3}, TypeError, "then must be callable, got 3"),
         ([], {"then": find_none}, TypeError, "then must not be defined by 'async def'"),
