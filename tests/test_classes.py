@@ -406,7 +406,7 @@ def test_a_task_does_not_pickle_objects_of_the_script_for_processes_that_it_spaw
 
 
 OWN_OBJECTS = """
-import abc, dataclasses, typing
+import abc, dataclasses, enum, typing
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Point:
@@ -437,8 +437,16 @@ class Dot(Shape):
 
 DOT = Dot.FIRST = Dot()
 
+class Size(enum.Enum):
+    S, M, L, XL, XXL = range(5)
+    def rank(self): return self.value
+    def __hash__(self): return hash(self.rank())
+    def price(self): return PRICES[self]
+
+PRICES = {size: 3 for size in Size}
+
 def own(item):
-    return Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Colour("red").paint(), Pair.FIRST.two, DOT.area(), [*vars(Colour)][-1]
+    return {size.price() for size in Size}, Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Colour("red").paint(), Pair.FIRST.two, DOT.area(), [*vars(Colour)][-1]
 """
 
 
@@ -446,22 +454,63 @@ def test_a_class_may_lead_to_objects_of_itself(executor):
     """They are made as the class says. Constants were refused, or made a set or dict in which no object was found again."""
     scope = {"__name__": "__main__"}
     exec(OWN_OBJECTS, scope)
-    assert (True, True, "cinnabar", 2, True, "ALL") == run(executor, scope["own"], 0)
+    assert ({3}, True, True, "cinnabar", 2, True, "ALL") == run(executor, scope["own"], 0)
 
 
-def test_a_singleton_of_the_script_may_have_been_made(executor):
-    """Its object is unpickled before its ``__new__``, which looks whether there is one."""
+IN_THE_WAY = """
+import dataclasses, typing
 
-    class Single:
-        _only = None
+class Single:
+    def __new__(cls):
+        if cls._only is None:
+            cls._only = super().__new__(cls)
+        return cls._only
+    _only = None
 
-        def __new__(cls):
-            if cls._only is None:
-                cls._only = super().__new__(cls)
-            return cls._only
+Single().value = 7
 
-    Single().value = 7
-    assert 7 == run(executor, lambda _: Single().value, 0)
+class Fixed:
+    __slots__ = ("x",)
+    def __init__(self, x): object.__setattr__(self, "x", x)
+    def __setattr__(self, name, value): raise AttributeError(name)
+
+Fixed.ZERO = Fixed(0)
+
+class Proxy:
+    def __init__(self, target): self.target = target
+    def __getattr__(self, name): return getattr(self.target, name)
+
+Proxy.DEFAULT = Proxy("text")
+
+class Coded(Exception):
+    def __init__(self, *, code): self.code = code
+
+Coded.LAST = Coded(code=5)
+
+class Squares(dict):
+    def __setitem__(self, key, value): super().__setitem__(key, value * value)
+
+Squares.SOME = Squares()
+Squares.SOME[2] = 2
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Land:
+    code: str
+    all: typing.ClassVar = {}
+    def __post_init__(self): self.all[self.code] = self
+
+Land("no")
+
+def read(item):
+    return Single().value, Fixed.ZERO.x, Proxy.DEFAULT.upper(), Coded.LAST.code, Squares.SOME[2], Land.all["no"].code
+"""
+
+
+def test_methods_are_not_in_the_way_of_objects_that_their_own_class_holds(executor):
+    """Nothing is called to unpickle these that pickle does not need: for one, the ``__new__`` of a singleton wants what is to come."""
+    scope = {"__name__": "__main__"}
+    exec(IN_THE_WAY, scope)
+    assert (7, 0, "TEXT", 5, 4, "no") == run(executor, scope["read"], 0)
 
 
 def test_a_registry_may_have_objects_that_restore_themselves_by_a_method(executor):
@@ -491,8 +540,12 @@ def test_objects_may_be_hashed_by_another_method(executor):
     class Keyed:
         known = None
 
+        @property
+        def number(self):
+            return len(Keyed.__name__)
+
         def key(self):
-            return 7
+            return self.number
 
         def __hash__(self):
             return hash(self.key())
@@ -536,6 +589,27 @@ def test_hooks_of_the_script_run_once(executor):
         return told(Export), told(Later)
 
     assert derive(0) == run(executor, derive, 0)
+
+
+def test_a_metaclass_of_the_script_may_refuse_to_set_attributes(executor):
+    """The recipe for constants: here it has accepted them, so in a worker it is not asked. There it refuses new ones as it does here."""
+
+    class Constant(type):
+        def __setattr__(cls, name, value):
+            raise TypeError("constant")
+
+    class Limits(metaclass=Constant):
+        LONGEST = 7
+
+        def __hash__(self):
+            return 1
+
+    def use(_):
+        with pytest.raises(TypeError, match="constant"):
+            Limits.LONGEST = 8
+        return Limits.LONGEST
+
+    assert 7 == run(executor, use, 0)
 
 
 def test_what_a_class_says_again_counts_against_its_other_bases(executor):

@@ -14,10 +14,11 @@ from functools import partial
 from types import FunctionType, MemberDescriptorType, resolve_bases
 
 from parallelkit._worker import _enums, _script
+from parallelkit._worker._functions import codes
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, MutableMapping
     from typing import Any, Protocol
 
     class Reducer(Protocol):
@@ -46,20 +47,17 @@ TRACKER = -2
 HOOK = "__init_subclass__"
 
 ABSTRACT = "__abstractmethods__"
-REGISTRY = "_abc_impl"
-"""For which a pickle has the classes that are registered with an abstract one."""
+REGISTERED = "_abc_impl"
+"""Stands in a pickle for the classes that are registered with an abstract one."""
 
-PLAIN = str, bytes, int, float, bool, type(None)
-"""Types of attributes that lead nowhere."""
+FIELDS = "__dataclass_fields__"
+REBUILDING = "__setstate__", FIELDS, "__hash__", "__eq__"
+"""What the unpickling of an object calls, or needs, for its state and for its place in a set or dict."""
 
-SET_STATE = "__setstate__"
+MAKING = "__new__", "__init__"
+"""What it calls as well if the class has one of ARGUMENTS, and so says with which arguments its objects are made."""
 
-MAKING = "__eq__", "__hash__", "__dataclass_fields__", "__init__"
-"""Attributes that tell how objects of a class are filled and hashed when they are unpickled.
-
-``__new__`` and ``__setstate__`` keep their places: they may use what stands before them, such as the only object of a
-singleton, or other methods. The one that ``dataclasses`` adds at the end needs nothing but the fields.
-"""
+ARGUMENTS = {"__getnewargs__", "__getnewargs_ex__", "__reduce__", "__reduce_ex__"}
 
 _lock = RLock()  # threads of a task may unpickle, too
 
@@ -88,36 +86,39 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
         reduced = editions.reduce(cls, reduced)
         if len(reduced) < 6:  # something stands for the class
             return reduced
-    return reduced if is_enum else _in_order(cls, reduced)
+    return _ahead(cls, reduced)
 
 
-def _in_order(cls: type, reduced: Any) -> Any:
-    """The same, but a class that is new at the other end gets each attribute before what follows is unpickled; first those of MAKING.
+def _ahead(cls: type, reduced: Any) -> Any:
+    """The same, but a class that is new at the other end gets what the unpickling of its objects calls before all else.
 
-    An attribute, or a global that a method names, may have objects of the class itself, be it as keys of a dict.
+    An attribute, or a global that a method names, may lead to objects of the class itself, be it as keys of a dict. What is
+    not set by then is not in their way: the ``__new__`` of a singleton, a ``__setattr__`` that refuses, a ``__getattr__``.
     """
     make, spec, (attributes, *others), *rest = reduced
-    added = [name for name in [SET_STATE] if getattr(vars(cls).get(name), "__module__", "") == "dataclasses"]
-    called = [name for name, value in vars(cls).items() if name != SET_STATE and _needs_no_global(value)]
-    names = dict.fromkeys([*MAKING, *added, *called, *vars(cls)])
-    order = {name: place for place, name in enumerate(names)}
-    whole: dict[str | int, Any] = {}
-    first: dict[str, Any] = {}
-    for name, value in sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))):
-        if first and type(value) not in PLAIN:
-            whole[len(whole)] = _Called(set_first, cls, first)
-            first = {}
-        whole[name] = value
-        if name != REGISTRY:
-            first[name] = value
-    return make, spec, (whole, *others), *rest
+    order = {name: place for place, name in enumerate(vars(cls))}
+    whole = dict(sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))))
+    names = [*REBUILDING, *(() if ARGUMENTS.isdisjoint(whole) else MAKING)]
+    names = [name for name in names if name in whole]
+    for name in names:  # which grows by what these name in turn
+        names += [other for other in _named_by(whole[name]) if other in whole and other not in names]
+    given = dict(whole)
+    if FIELDS in names:
+        from dataclasses import fields
+
+        # Class variables are among them, too, which may lead to objects of the class.
+        given[FIELDS] = {field.name: field for field in fields(cls)}
+    first = {at: _Called(set_first, cls, name, given[name]) for at, name in enumerate(reversed(names))}
+    return make, spec, (first | whole, *others), *rest
 
 
-def _needs_no_global(value: object) -> bool:
-    """Whether this is a method that leads to nothing else, which those of MAKING may call."""
-    if type(value) is not FunctionType or value.__closure__:
-        return False
-    return value.__globals__.keys().isdisjoint(value.__code__.co_names)
+def _named_by(value: Any) -> list[str]:
+    """What the code of a method or property names; but ``object.__setattr__`` is not its own class's."""
+    if type(value) in (staticmethod, classmethod, property):
+        value = value.fget if type(value) is property else value.__func__
+    if type(value) is not FunctionType:
+        return []
+    return [name for code in codes(value.__code__) for name in code.co_names if name[:2] != "__"]
 
 
 class _Called:
@@ -130,11 +131,21 @@ class _Called:
         return self._reduced
 
 
-def set_first(cls: type, attributes: Mapping[str, object]) -> None:
-    """Set attributes of a class that has none of its own yet."""
+def set_first(cls: type, name: str, value: object) -> None:
+    """Set an attribute of a class that has no edition yet."""
     if _made().get(cls, NO_EDITION) is None:
-        for name, value in attributes.items():
-            setattr(cls, name, value)
+        _set(cls, name, value)
+
+
+def _set(cls: type, name: str, value: Any) -> None:
+    """Set an attribute, without the ``__setattr__`` of a metaclass of the script, which may refuse: it has accepted this one."""
+    if name == REGISTERED:
+        for other in value:
+            cls.register(other)  # type: ignore[attr-defined]  # it is abstract
+    elif type(cls) in _made():
+        type.__setattr__(cls, name, value)
+    else:
+        setattr(cls, name, value)
 
 
 def _whole(cls: type, reduced: Any) -> Any:
@@ -225,8 +236,6 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
 
     The caller's own class is left alone.
     """
-    from cloudpickle import cloudpickle
-
     attributes, own, edition = state
     _script.arrive_class(cls)
     if cls not in _made():
@@ -240,7 +249,8 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
         known = vars(cls)
         given = {n: v for n, v in attributes.items() if type(n) is str}
         attributes = {n: v for n, v in given.items() if n not in known or known[n] is not v}
-    cloudpickle._class_setstate(cls, (attributes, own))
+    for name, value in attributes.items():
+        _set(cls, name, value)
     if had is None:
         _enums.set_attributes(cls, own)  # nothing for a class that is no enum
     _made()[cls] = edition
