@@ -437,6 +437,16 @@ class Dot(Shape):
 
 DOT = Dot.FIRST = Dot()
 
+class Keyed:
+    def __hash__(self): return self.key()
+    def __eq__(self, other): return self.key() == other.key()
+
+class Numbered(Keyed):
+    zeta, alpha = 1, 7
+    def key(self): return self.alpha
+
+Numbered.ALL = {Numbered()}
+
 class Size(enum.Enum):
     S, M, L, XL, XXL = range(5)
     def rank(self): return self.value
@@ -446,15 +456,19 @@ class Size(enum.Enum):
 PRICES = {size: 3 for size in Size}
 
 def own(item):
-    return {size.price() for size in Size}, Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Colour("red").paint(), Pair.FIRST.two, DOT.area(), [*vars(Colour)][-1]
+    return {size.price() for size in Size}, Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Colour("red").paint(), Pair.FIRST.two, DOT.area()
+
+def inherited(item):
+    return Numbered() in Numbered.ALL, [name for name in vars(Numbered) if name[0] != "_"]
 """
 
 
 def test_a_class_may_lead_to_objects_of_itself(executor):
-    """They are made as the class says. Constants were refused, or made a set or dict in which no object was found again."""
+    """They are made as the class says. Constants were refused, or made a set or dict in which no object was found again. Attributes keep their order."""
     scope = {"__name__": "__main__"}
     exec(OWN_OBJECTS, scope)
-    assert ({3}, True, True, "cinnabar", 2, True, "ALL") == run(executor, scope["own"], 0)
+    assert ({3}, True, True, "cinnabar", 2, True) == run(executor, scope["own"], 0)
+    assert (True, ["zeta", "alpha", "key", "ALL"]) == run(executor, scope["inherited"], 0)
 
 
 IN_THE_WAY = """

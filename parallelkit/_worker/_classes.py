@@ -99,16 +99,21 @@ def _ahead(cls: type, reduced: Any) -> Any:
     order = {name: place for place, name in enumerate(vars(cls))}
     whole = dict(sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))))
     names = [*REBUILDING, *(() if ARGUMENTS.isdisjoint(whole) else MAKING)]
-    names = [name for name in names if name in whole]
-    for name in names:  # which grows by what these name in turn
-        names += [other for other in _named_by(whole[name]) if other in whole and other not in names]
+    bases = [vars(base) for base in cls.__mro__ if base.__module__ == cls.__module__]
+    for name in names:  # which grows by what these name in turn, be they inherited
+        value = next((base[name] for base in bases if name in base), None)
+        names += [other for other in _named_by(value) if other not in names]
     given = dict(whole)
-    if FIELDS in names:
+    if FIELDS in whole:
         from dataclasses import fields
 
         # Class variables are among them, too, which may lead to objects of the class.
         given[FIELDS] = {field.name: field for field in fields(cls)}
-    first = {at: _Called(set_first, cls, name, given[name]) for at, name in enumerate(reversed(names))}
+    first = {
+        at: _Called(set_first, cls, name, given[name])
+        for at, name in enumerate(reversed(names))
+        if name in whole
+    }
     return make, spec, (first | whole, *others), *rest
 
 
@@ -131,10 +136,11 @@ class _Called:
         return self._reduced
 
 
-def set_first(cls: type, name: str, value: object) -> None:
-    """Set an attribute of a class that has no edition yet."""
+def set_first(cls: type, name: str, value: object) -> str:
+    """Set an attribute of a class that has no edition yet, and return its name."""
     if _made().get(cls, NO_EDITION) is None:
         _set(cls, name, value)
+    return name
 
 
 def _set(cls: type, name: str, value: Any) -> None:
@@ -236,25 +242,28 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
 
     The caller's own class is left alone.
     """
-    attributes, own, edition = state
     _script.arrive_class(cls)
-    if cls not in _made():
-        return cls
+    if cls in _made():
+        with _lock:
+            _fill(cls, *state)
+    return cls
+
+
+def _fill(cls: type, attributes: dict[Any, Any], members: Any, edition: Edition) -> None:
     had = _made()[cls]
-    if had is not None:
-        if had[0] >= edition[0]:
-            return cls
+    if had is None:
+        for first in [name for at, name in attributes.items() if type(at) is int]:
+            type.__delattr__(cls, first)  # and so it gets its place among the others
+        attributes = {name: value for name, value in attributes.items() if type(name) is str}
+    elif had[0] >= edition[0]:
+        return
+    else:
         attributes = _renewed(cls, attributes, had[1], edition[1])
-    else:  # some have been set already
-        known = vars(cls)
-        given = {n: v for n, v in attributes.items() if type(n) is str}
-        attributes = {n: v for n, v in given.items() if n not in known or known[n] is not v}
     for name, value in attributes.items():
         _set(cls, name, value)
     if had is None:
-        _enums.set_attributes(cls, own)  # nothing for a class that is no enum
+        _enums.set_attributes(cls, members)  # nothing for a class that is no enum
     _made()[cls] = edition
-    return cls
 
 
 def _renewed(
