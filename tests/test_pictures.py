@@ -112,6 +112,25 @@ def test_the_columns_of_the_page_are_those_of_the_run(tmp_path):
     }
 
 
+def test_the_tiles_of_the_page_are_the_figures_of_the_run(tmp_path):
+    """The page has counts, times and widths as in the report; what went wrong is marked, and nothing is listed that there is not."""
+    tile = r'<div class="tile (.*?)"><dt>(.*?)</dt><dd>(.*?)</dd><dd class="note">(.*?)</dd>'
+    page = page_of(eventful(), tmp_path)
+    assert [
+        ("succeeded", "Succeeded", "8", "of 10"),
+        ("failed", "Failed", "1", "1 retry"),
+        ("cut-off", "Cancelled", "1", "by the stop of the run"),
+        ("", "Wall time", "5.00 s", "busy 10.0 s"),
+        ("", "Ran at a time", "2.0", "of 2 workers"),
+    ] == re.findall(tile, page)[:-1]
+    fine = page_of(plant([1.0], timeouts_enforced=False, executor="inline", workers=1), tmp_path)
+    assert "<p>inline, 1 worker; timeouts are not enforced there</p>" in fine
+    assert ("", "Failed", "0", "no retries") == re.findall(tile, fine)[1]
+    assert ("", "Longest task", "1.00 s", "100 % of the wall time") == re.findall(tile, fine)[-1]
+    assert "not enforced" not in page
+    assert ["further kind" in page, "Cancelled" in fine, "Failures" in fine] == [False] * 3
+
+
 def test_what_was_cut_off_does_not_bear_the_error_of_the_attempt_before(tmp_path):
     """An attempt that was cut off is shown as such, though the one before it failed with an error."""
     ledger = plant([1.0])

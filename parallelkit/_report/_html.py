@@ -43,7 +43,7 @@ def page(ledger: Ledger) -> str:
         style=resource("page.css"),
         script="".join(map(resource, SCRIPTS)),
         data=as_json(columns(ledger)),
-        title=escape(count(run.summary.tasks, "task")),
+        title=count(run.summary.tasks, "task"),
         head="".join(head(run)),
         tiles="".join(tiles(run)),
         advice="".join(advice(run)),
