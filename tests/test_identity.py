@@ -465,7 +465,9 @@ SAME = {
     "frozen dataclass": twice(lambda: functools.partial(convert, unit=Model(0.5))),
     "frozen dataclass that remembers": (Model(0.5, cache=1), Model(0.5, cache=2)),
     "frozen dataclass of what may change": (made(Model([1])), made(Model([2]))),
-    "an object of a class named as a plain one": twice(lambda: made(type("date", (), {})())),
+    "objects of classes named as plain ones": twice(
+        lambda: made((type("date", (), {})(), type("number", (), {})()))
+    ),
     "half a character": twice(lambda: made("\ud800")),
 }
 

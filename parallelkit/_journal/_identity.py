@@ -286,9 +286,7 @@ def is_spoken(kind: type) -> bool:
 
 def is_function(value: Any) -> bool:
     """Whether a value is identified as functions are: also a callable with a name, such as ``functools.cache`` makes."""
-    if isinstance(value, FUNCTIONS):
-        return True
-    return callable(value) and (name_in(value) or name_in(value, "__name__")) is not None
+    return isinstance(value, FUNCTIONS) or (callable(value) and name_in(value, "__name__") is not None)
 
 
 def digest(text: str) -> str:
