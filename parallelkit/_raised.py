@@ -117,6 +117,11 @@ def repr_of(thing: object, show: Callable[[object], str] = repr) -> str:
         return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"
 
 
+def in_short(text: str, width: int) -> str:
+    """A text of at most ``width`` characters, without its middle if it is longer: keys that begin alike differ at their ends."""
+    return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[width // 2 - width :]}"
+
+
 def is_of_signal(error: BaseException) -> bool:
     """Whether a signal handler raised the error, in the middle of code that has nothing to do with it.
 

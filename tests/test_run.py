@@ -409,6 +409,15 @@ def test_a_key_that_cannot_be_shown_costs_nothing(executor, raised):
     assert any(f"task <Odd, whose repr raised {raised.__name__}>" in note for note in error.__notes__)
 
 
+def test_a_long_key_is_shortened_in_messages():
+    """Of a key that is a whole document, messages show its begin and its end, which tell it from others."""
+    documents = [f"{number} {'word ' * 1000}{number}" for number in range(2)]
+    for key, failure in run_parallel(int, documents, key=str).failures.items():
+        begin, end = failure.error.__notes__[-1].split("…")
+        assert begin == f"parallelkit: task '{key[:98]}"
+        assert end == f"{key[-99:]}', attempt 1 of 1"
+
+
 # Ctrl-C
 
 

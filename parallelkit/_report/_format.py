@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from parallelkit._raised import describe_error, repr_of
+from parallelkit._raised import describe_error, in_short, repr_of
 
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x80-\x9f]")  # DEL is not: JSON has it as it is
 
@@ -99,14 +99,12 @@ def clip(text: str, width: int) -> str:
 def key_text(key: Any, width: int = 60) -> str:
     """A key as text: a printable str as it is, anything else by its ``repr``; a long one loses its middle.
 
-    The keys of a run often begin alike, so their ends tell them apart.
-
     >>> key_text("eu-west"), key_text(("a", 1)), key_text(""), key_text("https://example.org/item/17", 16)
     ('eu-west', "('a', 1)", "''", 'https:/…/item/17')
     """
     text = key if type(key) is str and key.strip() and key.isprintable() else repr_of(key)
     text = " ".join(text.split()) if len(text) <= 4 * width else text
-    return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[width // 2 - width :]}"
+    return in_short(text, width)
 
 
 def error_text(error: BaseException | None, width: int = 160) -> str:

@@ -27,7 +27,7 @@ from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
 from parallelkit._progress import open_bar
-from parallelkit._raised import repr_of
+from parallelkit._raised import in_short, repr_of
 from parallelkit._results import Results
 from parallelkit._runs._interruptible import InterruptibleCall
 from parallelkit._scheduler import Scheduler
@@ -213,5 +213,5 @@ def ask_to_stop(loop: Loop, reason: str) -> None:
 
 
 def label(key: Any) -> str:
-    """The name of a task in messages."""
-    return f"task {repr_of(key)}"
+    """The name of a task in messages; a key may be a whole document."""
+    return f"task {in_short(repr_of(key), 200)}"
