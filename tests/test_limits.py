@@ -161,14 +161,18 @@ def test_who_asks_for_the_starts_of_others_is_told_at_once():
     assert ([], [True]) == (mine.looks, other.looks)
     log.confirm(0.5, other)
     assert ([False], [True]) == (mine.looks, other.looks)
+    assert log.take(9.0, other)
+    log.confirm(9.0, other)
+    assert [False] == mine.looks, "once is enough"
 
 
-def test_who_asks_is_told_of_a_start_that_comes_back():
-    """A start that another run gives back may be granted at once, to the run that has asked for it."""
-    log, mine, other = RateLog(1, 1.0, False, threading.Lock()), Asker(), Asker()
+@pytest.mark.parametrize(("per", "turn"), [(1.0, 1.0), (0.1, 0.1005)])
+def test_who_asks_is_told_of_a_start_that_comes_back(per, turn):
+    """A start that another run gives back may be granted at once, to the run that has asked for it: that has a window to come."""
+    log, mine, other = RateLog(1, per, False, threading.Lock()), Asker(), Asker()
     assert log.take(0.0, other)
     log.ask(1.0, mine)
-    assert 2.0 == log.take_back(1.0, other)
+    assert log.take_back(1.0, other) == pytest.approx(1.0 + turn)
     assert [False] == mine.looks
     assert log.take(1.0, mine)
     assert not log.take(1.0, other)

@@ -50,15 +50,14 @@ class RateLog:
         self._starts: list[float] = []
         # By run, for each pending start: when it certainly had not begun. Weak: a run that has crashed does not count.
         self._pending: WeakKeyDictionary[Asker, list[float]] = WeakKeyDictionary()
-        self._unreported = 0  # how many starts are pending, those of crashed runs perhaps included
         self._curious: WeakSet[Asker] = WeakSet()  # runs to be told of the next report
-        self._next = float("-inf")  # smooth: when the next start is due
-        self._paused_until = float("-inf")
+        self._next = -inf  # when the next start is due, if smooth
+        self._paused_until = -inf
 
     def at_rest(self, now: float) -> bool:
-        """Whether forgetting this log would change nothing."""
+        """Whether forgetting this log would change nothing, if no run holds it."""
         spent = not self._starts or self._starts[-1] + self._per <= now
-        return spent and not self._pending and self._paused_until <= now
+        return spent and self._paused_until <= now
 
     def is_open(self, now: float) -> bool:
         """Whether a start may be granted now, as far as is known."""
@@ -66,9 +65,7 @@ class RateLog:
             return self._is_open(now)
 
     def _is_open(self, now: float) -> bool:
-        if now < self._paused_until:
-            return False
-        return (not self._smooth or now >= self._next) and self._excess(now) < 0
+        return now >= self._paused_until and now >= self._next and self._excess(now) < 0
 
     def _excess(self, now: float) -> int:
         """How many starts there are beyond ``calls``; negative if one may be granted."""
@@ -76,23 +73,13 @@ class RateLog:
         while expired < len(self._starts) and self._starts[expired] + self._per <= now:
             expired += 1
         del self._starts[:expired]
-        excess = len(self._starts) + self._unreported - self._calls
-        if excess >= 0 and self._unreported:  # count again, without those of runs that are gone
-            self._unreported = sum(map(len, self._pending.values()))
-            excess = len(self._starts) + self._unreported - self._calls
-        return excess
+        return len(self._starts) + sum(map(len, self._pending.values())) - self._calls
 
     def earliest(self, now: float) -> float:
         """When the next start may be granted; if reports are missing, when to look for them."""
         with self._lock:
-            at = max(now, self._paused_until)
-            if self._smooth:
-                at = max(at, self._next)
-            if self._excess(now) < 0:
-                return at
-            instants = (
-                sorted(chain(self._starts, *self._pending.values())) if self._unreported else self._starts
-            )
+            at = max(now, self._paused_until, self._next)
+            instants = sorted(chain(self._starts, *self._pending.values()))
             excess = len(instants) - self._calls
             return at if excess < 0 else max(at, instants[excess] + self._per)
 
@@ -105,14 +92,12 @@ class RateLog:
                 late = now - self._next
                 self._next = (now if late > self._interval else self._next) + self._interval
             self._pending.setdefault(run, []).append(now)
-            self._unreported += 1
             return True
 
     def give_back(self, run: Asker) -> None:
         """Take back a start that was granted a moment ago and will not come about."""
         with self._lock:
-            if self._smooth:
-                self._next -= self._interval
+            self._next -= self._interval
             self._drop(run)
 
     def take_back(self, now: float, run: Asker) -> float:
@@ -121,7 +106,7 @@ class RateLog:
             self._drop(run)
             if self._smooth:
                 last = max(chain(self._starts[-1:], *self._pending.values()), default=-inf)
-                self._next = max(self._next - self._interval, last + self._interval)
+                self._next = last + self._interval
             curious = self._take_curious(run)
         for asker in curious:
             asker.look()
@@ -138,7 +123,6 @@ class RateLog:
 
     def _drop(self, run: Asker) -> None:
         """Remove one pending start, the last: those left are then looked for too early rather than too late."""
-        self._unreported -= 1
         pending = self._pending[run]
         pending.pop()
         if not pending:
@@ -189,8 +173,8 @@ class Cap:
         return self._running < self._n
 
     def earliest(self, now: float) -> float:
-        """Now, or never (infinity): only ``give_back`` makes room."""
-        return now if self._running < self._n else float("inf")
+        """Never (infinity), while it is closed: only ``give_back`` makes room."""
+        return inf
 
     def take(self, now: float, run: Asker) -> bool:
         """Count one more. True: what ``is_open`` said a moment ago still holds, since no other run takes here."""
