@@ -65,6 +65,15 @@ def test_a_task_tried_again_and_again_leaves_no_trace():
     assert len(delayed._lapses) < 200
 
 
+def test_what_lapses_first_is_seen_first_after_many_retries():
+    """Also among those that remain when the entries of all that have started again are dropped."""
+    delayed = Delayed()
+    for index in range(200):
+        delayed.delay(index, 0.0, float(200 - index))
+    delayed.started(range(2, 198))
+    assert [199] == list(delayed.lapsed(1.5))
+
+
 # In the queues
 
 

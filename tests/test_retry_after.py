@@ -131,12 +131,13 @@ def test_a_function_that_says_it_did_not_run_waits_uncounted():
 
 
 def test_only_the_real_exception_means_that_nothing_ran():
-    """Another class named RateLimitException is an ordinary error."""
+    """Another class named RateLimitException is an ordinary error, as is one that does not say how long to wait."""
 
     class RateLimitException(Exception):
         period_remaining = 3
 
     assert did_not_run(RateLimitException()) is None
+    assert did_not_run(type("RateLimitException", (Exception,), {"__module__": "ratelimiter"})()) is None
 
 
 def test_a_decorated_function_is_waited_for_in_processes(tmp_path):

@@ -18,9 +18,12 @@ class Fifo:
         self._queue: deque[_Firsts | _Others] = deque()
 
     def push(self, tickets: Sequence[Ticket]) -> None:
+        last = self._queue[-1] if self._queue else None
         if not isinstance(tickets, FirstTries):
             self._queue.append(_Others(tickets))
-        elif not self._queue or not self._queue[-1].extend(tickets):
+        elif isinstance(last, _Firsts):
+            last.extend(tickets)
+        else:
             self._queue.append(_Firsts(tickets))
 
     def push_again(self, ticket: Ticket) -> None:
@@ -52,7 +55,7 @@ class Fifo:
 
 
 class _Firsts:
-    """A part of the queue in columns: first attempts of consecutive tasks with one timeout."""
+    """A part of the queue in columns: first attempts of consecutive tasks, with the timeout of the run."""
 
     def __init__(self, tickets: FirstTries) -> None:
         self._next = tickets.first
@@ -63,12 +66,9 @@ class _Firsts:
     def __len__(self) -> int:
         return len(self._items)
 
-    def extend(self, tickets: FirstTries) -> bool:
-        """Append tickets that follow on from these; return False, and do nothing, if they do not."""
-        follows = tickets.first == self._next + len(self._items) and tickets.timeout == self._timeout
-        if follows:
-            self._items.extend(tickets.items)
-        return follows
+    def extend(self, tickets: FirstTries) -> None:
+        assert tickets.first == self._next + len(self._items), "what came between is a part of the queue"
+        self._items.extend(tickets.items)
 
     def take(self, room: int) -> FirstTries:
         first, items = self._next, take(self._items, room)
@@ -84,10 +84,6 @@ class _Others:
 
     def __len__(self) -> int:
         return len(self._tickets)
-
-    def extend(self, tickets: FirstTries) -> bool:
-        """False: first attempts go into a part of their own."""
-        return False
 
     def take(self, room: int) -> list[Ticket]:
         return take(self._tickets, room)

@@ -28,7 +28,7 @@ def retry_after(error: BaseException) -> float | None:
         if told is None:
             response = attribute_or_none(error, "response")
             told = attribute_or_none(error if response is None else response, "headers").get("Retry-After")
-        return None if told is None else _seconds(told)
+        return _seconds(told)
     return None
 
 
@@ -50,6 +50,4 @@ def did_not_run(error: BaseException) -> float | None:
     if kind.__name__ != "RateLimitException" or not kind.__module__.startswith("ratelimit"):
         return None
     remaining = getattr(error, "period_remaining", None)
-    if not isinstance(remaining, (int, float)) or not math.isfinite(remaining):
-        return None
-    return max(SHORTEST, float(remaining))
+    return max(SHORTEST, float(remaining)) if isinstance(remaining, (int, float)) else None

@@ -273,7 +273,7 @@ def note_task(lost: Lost, note: str) -> None:
     with tolerated():  # the error's class may override any of this
         notes = getattr(error, "__notes__", None)
         if isinstance(notes, list):
-            notes[:] = [old for old in notes if not (isinstance(old, str) and old.startswith(MARKED))]
+            notes[:] = [old for old in notes if not str(old).startswith(MARKED)]
     add_note(error, MARKED + note)
     if lost.text:
         lost.text += f"{MARKED}{note}\n"
