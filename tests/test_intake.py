@@ -596,7 +596,8 @@ def test_the_size_is_what_was_read_in_the_end(says, gives):
     ("source", "left"), [(Lying(100, 3), 2), (Lying(3, 100), 2), (list(range(9)), 8), ({"a": 1, "b": 2}, 1)]
 )
 def test_what_was_not_read_is_counted(source, left):
-    """After a stop, unread items are counted, so that none is made up."""
+    """After a stop, unread items are counted, so that none is made up, also if none was read."""
+    assert left + 1 == Intake(source, Shape(), FakeClock()).count_unread()
     intake = Intake(source, Shape(), FakeClock())
     intake.read(1)
     assert left == intake.count_unread()

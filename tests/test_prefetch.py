@@ -1,9 +1,12 @@
 import threading
+import time
 
 import pytest
 
 from parallelkit import InputError, iter_parallel
+from parallelkit._input._intake import Intake
 from parallelkit._input._prefetch import AHEAD, Prefetch
+from parallelkit._input._shape import Shape
 
 
 def started(source):
@@ -47,9 +50,20 @@ def test_it_reads_no_further_ahead_than_it_may():
     prefetch = started(source())
     assert full.wait(10)
     assert prefetch.available() in (AHEAD, AHEAD + 1)
+    [reader] = [thread for thread in threading.enumerate() if thread.name == "parallelkit_input"]
     prefetch.close()
-    next(prefetch)
+    reader.join(10)
+    assert not reader.is_alive()
     assert len(read) <= AHEAD + 2
+
+
+def test_no_more_is_taken_than_there_is_room_for():
+    """However much has come already."""
+    prefetch = started(range(9))
+    while prefetch.available() < 10:
+        time.sleep(0.001)
+    intake = Intake(prefetch, Shape())
+    assert [1, 2, 2, 2] == [len(intake.read(2).items) for _ in range(4)]
 
 
 def test_a_stream_waits_for_outcomes_and_for_input_at_once():

@@ -249,6 +249,13 @@ def test_a_stopped_run_leaves_the_bar_where_it_stopped():
     assert "1 failed" in line
 
 
+def test_what_a_checkpoint_knows_is_counted(in_memory):
+    """The bar of a run that has nothing left to do is at its end."""
+    for _ in range(2):
+        _, line = run_on_screen(invert, {"a": 1, "b": 2}, executor="inline", checkpoint=in_memory / "journal")
+        assert "2/2" in line
+
+
 def test_new_tasks_make_the_bar_longer():
     """The tasks of ``then`` are part of the total."""
 

@@ -227,7 +227,7 @@ class Intake:
 
         If a key is taken already, the portion is cut off at that task, and the input ends.
         """
-        if portion.parent is not UNSET or portion.keys is None or not self.naming.late:
+        if portion.keys is None or not self.naming.late:
             return
         try:
             self.naming.number(portion.keys, first)

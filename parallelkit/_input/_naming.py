@@ -52,7 +52,7 @@ class Naming:
     def of_items(self, keys: list[Any]) -> list[Any]:
         """The keys of all items of the input."""
         try:
-            distinct = set[Any]() if self._seen else set(keys)
+            distinct = set(keys)
         except TypeError:
             distinct = set()
         if len(distinct) == len(keys) and UNSET not in distinct:

@@ -31,13 +31,12 @@ class Portion:
     def add(self, shape: Shape, item: Any, key: Any, position: int) -> None:
         """Add the task that an item becomes; raises if anything is wrong with the item."""
         assert self.keys is not None, "shaped portions have keys"
-        trait = shape.trait_of(item, position) if self.traits is not None else None
         call = shape.call_of(item)
         own = own_options(item) if shape.tasks else None
+        if self.traits is not None:
+            self.traits.append(shape.trait_of(item, position))
         if own is not None:
             self.own[len(self.items)] = own
-        if self.traits is not None and trait is not None:
-            self.traits.append(trait)
         self.keys.append(key)
         self.items.append(call)
 

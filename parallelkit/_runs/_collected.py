@@ -60,7 +60,7 @@ class Collected:
             with closing(port):
                 loop = self._loop(engine, port)
                 interrupted = self._drive(loop)
-            return self._conclude(loop, interrupted or self._interrupt.asked)
+            return self._conclude(loop, interrupted)
 
     def _unless_interrupted(
         self, results: Results[Any, Any], error: BaseException | None
