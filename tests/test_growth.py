@@ -125,6 +125,17 @@ def test_tasks_without_keys_are_keyed_alike():
     assert (0, 1, 2) == tuple(results.values()[:3])
 
 
+def test_a_childs_key_may_be_a_number_that_no_item_has():
+    """One beyond the end of the input or, in a stream, that of an item which has been yielded."""
+
+    def child(outcome):
+        return [Task(abs, -9, key=0 if outcome.key else 100)] if outcome.parent is None else None
+
+    assert {0: 1, 100: 9} == run_parallel(abs, [1], then=child).to_dict()
+    stream = iter_parallel(abs, [1, 2], executor="inline", buffersize=1, then=child)
+    assert [(0, 1), (1, 2), (100, 9), (0, 9)] == [(outcome.key, outcome.unwrap()) for outcome in stream]
+
+
 def test_what_a_stop_leaves_unread_has_its_positions_too():
     """After a stop, unread items of sized input are cancelled under their own positions."""
 
