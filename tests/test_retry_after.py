@@ -93,6 +93,14 @@ def test_without_retries_it_is_a_failure_at_once():
     assert not run.outcomes[0].ok
 
 
+@pytest.mark.parametrize(("seconds", "pause"), [(300, 300), (301, 0)])
+def test_a_group_pauses_for_five_minutes_at_most(seconds, pause):
+    """What asks for more fails, and holds up no other task."""
+    script = Script({"a": Fail(told(seconds)), "b": Done("b")})
+    run = FakeRun(script, ["a", "b"], workers=1, limits=[RateLimit(10, per=1)]).drive()
+    assert pause == run.results.outcomes[1].started_at
+
+
 def test_the_group_pauses_too():
     """When one task of a host is told to wait, the host's other tasks wait, too, but no others."""
     items = [("x", 0), ("x", 1), ("y", 0)]

@@ -30,10 +30,12 @@ from parallelkit import (
     ThreadExecutor,
     iter_parallel,
 )
+from parallelkit._input._portion import Portion
 from parallelkit._ledger import Facts
 from parallelkit._lost import Lost, cancelled, cut_off, failure
+from parallelkit._marks import UNSET
 from parallelkit._rebuilt import ledger_of
-from parallelkit._runs._queues import OutcomeQueue
+from parallelkit._runs._queues import OutcomeQueue, QueuedSource
 from parallelkit._runs._stream import _close_all
 from parallelkit.testing import inline_runs
 
@@ -771,6 +773,27 @@ def test_an_ordered_stream_holds_no_more_than_its_buffer_while_the_first_is_trie
         assert 0 == next(stream).value
         assert len(read) <= 5
         assert [1, 2, 3] == [one.value for one in islice(stream, 3)]
+
+
+def test_what_was_done_beside_the_failure_that_is_raised_is_yielded():
+    """A task that succeeds before the stop takes effect has its outcome; the failure itself is raised instead."""
+    queue = OutcomeQueue(in_order=False, raising=True)
+    queue.admit(None, 2, 0.0)
+    queue.fail(0, Lost(OSError(), 1, 0.0, 1.0, "thread"))
+    queue.succeed(((1,), ["done"], (0.0,), (1.0,), ("thread",)))
+    assert ["done"] == [outcome.unwrap() for outcome in queue.ready]
+
+
+def test_the_input_of_a_stream_has_not_ended_before_all_of_it_is_admitted():
+    """What was handed over at the end is not left out by a loop that has nothing else to do."""
+    portions, items = QueuedSource(bool), QueuedSource(bool)
+    portions.hand(Portion([1]))
+    items.hand_item(UNSET, 1)
+    for source in (portions, items):
+        source.ended = True
+        assert not source.exhausted
+        assert source.next(0) is not None
+        assert source.exhausted
 
 
 def test_ctrl_c_as_an_outcome_is_taken_does_not_lose_it():
