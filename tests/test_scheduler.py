@@ -270,6 +270,16 @@ def test_what_cannot_be_pickled_is_not_tried_again():
     assert [] == bench.start(9.0)
 
 
+def test_what_failed_before_it_began_may_be_tried_again():
+    """Such as a task that could not be sent for want of memory; its time counts from then on."""
+    bench = Bench("a", policy=Retry(1, delay=0, max_time=5))
+    bench.start()
+    bench.lose(0, MemoryError(), started=None)
+    assert [(0, 2)] == [ticket[:2] for ticket in bench.start(1.0)]
+    bench.succeed(0)
+    assert 2 == bench.outcome(0).attempts
+
+
 def test_a_policy_is_asked_with_number_error_and_time_since_the_first_start():
     """A retry policy gets the time since the first start, delays included, but not the time in the queue."""
     policy = Delays(10.0, 10.0)
@@ -600,10 +610,13 @@ def test_cancelled_tasks_do_not_count_as_settled():
 def test_what_ended_before_the_stop_is_not_cancelled_by_it():
     """An attempt that was reported before the stop keeps its outcome, even if it is listed as running."""
     bench = Bench("ab")
+    bench.scheduler.news = []
     bench.start()
     bench.succeed(0)
     bench.scheduler.stop("enough", 2.0, [(0, 0.0, "w"), (1, 0.0, "w")])
     assert [True, False] == [outcome.ok for outcome in outcomes_of(bench.ledger)]
+    block, cut_off = bench.scheduler.take_news()
+    assert ((0,), 1) == (block.indices, cut_off.index)
 
 
 # Cost

@@ -94,7 +94,7 @@ class Stream:
             elif self._over:
                 if not (ready or self._cancel_handed()):
                     break
-            elif not self._may_read():
+            else:
                 self._queue.gate.wait(lambda: ready or self._over or self._must_end() or self._may_read())
         if self._crash is not None:
             raise self._crash
@@ -122,8 +122,7 @@ class Stream:
 
     def _may_read(self) -> bool:
         """Whether reading is possible, and, as far as the input can tell, without waiting."""
-        over = self._source.ended or self._intake.exhausted
-        return not over and self._room() > 0 and self._intake.ready
+        return not self._intake.exhausted and self._room() > 0 and self._intake.ready
 
     def _read(self) -> None:
         """Read a portion if a quarter of the window is free, or if no outcome is ready."""
