@@ -200,9 +200,9 @@ def test_failures_are_grouped_by_kind():
         retry(ledger, index, ConnectionError(f"host-{index}:80 refused after 1.5 s"), 0.1)
     assert [
         "  5 failed, 2 retried  ConnectionError: host-0:80 refused after 0.5 s",
-        "                       host-0, host-1, host-2, …",
+        "                       tasks host-0, host-1, host-2, …",
         "             1 failed  ValueError: host-5:80 refused after 5.5 s",
-        "                       host-5",
+        "                       task host-5",
     ] == part(ledger, "failures")
     retry(ledger, 13, OSError("no"), 0.05)
     for index in (10, 11, 12):
@@ -227,13 +227,13 @@ def test_a_kind_names_no_further_tasks_where_there_are_none():
     for index in range(2):
         retry(ledger, index, ValueError("no"), 0.05)
         fail(ledger, index, ValueError("no"), number=2)
-    assert ["  2 failed, 2 retried  ValueError: no", "                       a, b"] == part(
+    assert ["  2 failed, 2 retried  ValueError: no", "                       tasks a, b"] == part(
         ledger, "failures"
     )
     fail(ledger, 2, ValueError("no"))
-    assert "                       a, b, c" == part(ledger, "failures")[1]
+    assert "                       tasks a, b, c" == part(ledger, "failures")[1]
     fail(ledger, 3, ValueError("no"))
-    assert "                       a, b, c, …" == part(ledger, "failures")[1]
+    assert "                       tasks a, b, c, …" == part(ledger, "failures")[1]
 
 
 @pytest.mark.parametrize(

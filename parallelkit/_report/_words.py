@@ -41,6 +41,6 @@ def how_many(kind: Kind) -> str:
 
 
 def examples(ledger: Ledger, kind: Kind) -> str:
-    """The keys of some tasks of a kind."""
-    more = ", …" if kind.more else ""
-    return ", ".join(key_text(ledger.key(index), 30) for index in kind.tasks) + more
+    """Some tasks of a kind, by their keys."""
+    keys = ", ".join(key_text(ledger.key(index), 30) for index in kind.tasks)
+    return f"task{'s' * (len(kind.tasks) > 1)} {keys}{', …' * kind.more}"
