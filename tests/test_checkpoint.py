@@ -1066,6 +1066,29 @@ def test_a_journal_or_database_of_the_users_beside_the_journal_is_left_alone(pat
     assert "c" not in calls
 
 
+@pytest.mark.all
+@pytest.mark.skipif(shutil.which("strace") is None, reason="without strace nobody sees the waits")
+def test_a_new_journal_waits_for_the_disk_once(tmp_path):
+    """A journal is made with one wait for the disk, not one for each of SQLite's steps, and then the records are written with a few."""
+    trace, path = tmp_path / "trace", tmp_path / "journal"
+    program = f"import parallelkit; parallelkit.run_parallel(abs, [1], key=str, checkpoint={str(path)!r})"
+    command = [
+        "strace",
+        "-f",
+        "-e",
+        "trace=fsync,fdatasync,rename",
+        "-o",
+        trace,
+        sys.executable,
+        "-c",
+        program,
+    ]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("nothing may be traced here")
+    before, _, after = trace.read_text().partition("rename(")
+    assert (1, True) == (before.count("sync("), after.count("sync(") <= 4)
+
+
 def test_a_journal_that_cannot_be_made_leaves_no_draft(path, monkeypatch):
     """If the disk is full when a journal is created, the error says so, and no file is left."""
     with monkeypatch.context() as patch:
