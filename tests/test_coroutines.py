@@ -20,6 +20,7 @@ from unittest.mock import AsyncMock, Mock
 
 import pytest
 from leaks import leaks, look
+from patience import given_time
 
 from parallelkit import (
     ConcurrencyLimit,
@@ -473,7 +474,7 @@ def test_the_timeout_counts_from_the_start_not_from_the_queue():
 @pytest.mark.usefixtures("unhurried")
 def test_own_timeouts_hold_beside_those_of_the_run():
     """Each coroutine has its own timeout: the shorter one ends first, although its coroutine began last."""
-    tasks = {"long": Task(hang, timeout=0.3), "short": Task(hang, timeout=0.01)}
+    tasks = {"long": Task(hang, timeout=0.15), "short": Task(hang, timeout=0.01)}
     failures = run_parallel(tasks, order="completion").failures
     assert ["short", "long"] == list(failures)
 
@@ -666,7 +667,8 @@ def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch
     assert "asyncio.to_thread still runs, and was not waited for" in caplog.text
 
 
-def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
+@given_time
+def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog, scale):
     """If a coroutine blocks the loop, those that wait on it fail with its name; those that had not begun run on a new loop."""
     release, begun, blocked, names = threading.Event(), asyncio.Event(), asyncio.Event(), {}
 
@@ -683,7 +685,7 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog):
 
     items = ["wait", "block", "late", "later"]
     try:
-        results = run_parallel(maybe, items, key=str, timeout=0.3, max_workers=2)
+        results = run_parallel(maybe, items, key=str, timeout=0.3 * scale, max_workers=2)
     finally:
         release.set()
     assert {"late": "late", "later": "later"} == results.successes
@@ -794,7 +796,8 @@ def test_blocked_loops_are_waited_for_together(monkeypatch):
 
 
 @pytest.mark.usefixtures("unhurried")
-def test_a_run_timeout_cancels_what_runs():
+@given_time
+def test_a_run_timeout_cancels_what_runs(scale):
     """At ``run_timeout``, coroutines are cancelled, and their clean-up runs before the call returns."""
     cleaned = []
 
@@ -804,7 +807,7 @@ def test_a_run_timeout_cancels_what_runs():
         finally:
             cleaned.append(item)
 
-    results = run_parallel(slow, range(3), max_workers=2, run_timeout=0.5)
+    results = run_parallel(slow, range(3), max_workers=2, run_timeout=0.5 * scale)
     assert [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
     assert [0, 1] == sorted(cleaned)
 

@@ -102,9 +102,10 @@ def test_workers_killed_in_idleness_cost_nothing(victims):
             future.result(20)
 
 
-def test_committed_result_beats_a_timeout_in_a_process(tmp_path):
+@given_time
+def test_committed_result_beats_a_timeout_in_a_process(tmp_path, scale):
     """The parent is stopped while the task overruns its limit and ends: the committed value is its outcome, not a timeout."""
-    path = str(tmp_path / "x")
+    path = str(tmp_path / f"x{scale}")
     script = f"""
 import acts, os, signal
 from parallelkit import ProcessExecutor, run_parallel
@@ -121,11 +122,11 @@ def slow(path):
 home = os.getpid()
 with ProcessExecutor(1) as executor:
     run_parallel(slow, [None], executor=executor)
-    print(run_parallel(slow, [{path!r}], executor=executor, timeout=1.0)[0])
+    print(run_parallel(slow, [{path!r}], executor=executor, timeout={0.5 * scale})[0])
 """
     with program("-", script=script) as started:
         ((worker, _),) = acts.wait_for_lines(path + "begun", 1)
-        time.sleep(1.1)  # past the limit, which the stopped parent cannot notice
+        time.sleep(0.55 * scale)  # past the limit, which the stopped parent cannot notice
         acts.note(path + "go")
         acts.wait_for_lines(path + "done", 1)
         until(lambda: sleeps(worker))  # it waits for its next task, so the result is committed
