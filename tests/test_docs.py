@@ -29,6 +29,7 @@ HEAVY = {
     "polars.md",
     "scikit-learn.md",
     "timeouts.md",
+    "tutorial.md",
     "why.md",
 }
 

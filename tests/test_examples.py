@@ -28,7 +28,7 @@ EXPECTED = {
         "db-4 is up",
     ],
 }
-SLOW = {"cpu_sweep", "legacy_for_loop"}
+SLOW = {"cpu_sweep", "legacy_for_loop", "product_research"}
 
 
 @pytest.mark.parametrize(
