@@ -246,8 +246,8 @@ def ending() -> None:
 def hanging() -> None:
     """A hung worker process is killed, with its children; a hung thread is abandoned, and its stack reported."""
     stack = timed_out(stack=True)
-    fault("sleeps", deeds.hang, PROCESSES, timed_out(), core=True, **HANG)
-    fault("sleeps", deeds.hang, THREADS, stack, abandons=1, core=True, **HANG)
+    fault("sleeps", deeds.hang, PROCESSES, timed_out(), **COVERED, **HANG)
+    fault("sleeps", deeds.hang, THREADS, stack, abandons=1, **COVERED, **HANG)
     fault("sleeps", deeds.hang, PROCESSES, timed_out(), callers=CALLERS, **HANG)
     fault("sleeps", deeds.hang, THREADS, timed_out(), callers=CALLERS, abandons=1, **HANG)
     fault("hangs in C with the lock", deeds.hang_in_c, PROCESSES, timed_out(), core=True, **HANG)

@@ -76,7 +76,8 @@ def hanging() -> None:
     """A hung coroutine is cancelled; if it refuses, or if it blocks the loop, it is abandoned."""
     for deed in (deeds.sleep_long, deeds.await_nothing, deeds.deadlock):
         name = deed.__name__.replace("_", " ")
-        fault(f"hangs: {name}", deed, COROUTINES, timed_out(), core=deed is deeds.sleep_long, **HANG)
+        core = deed is deeds.sleep_long
+        fault(f"hangs: {name}", deed, COROUTINES, timed_out(), core=core, covered=core, **HANG)
     fault("hangs: sleep long", deeds.sleep_long, COROUTINES, timed_out(), callers=("stream", "loop"), **HANG)
     fault("fails in its clean-up", deeds.fail_in_clean_up, COROUTINES, timed_out(), **HANG)
     fault("swallows its cancellation", deeds.swallow_cancellation, COROUTINES, timed_out(stack=True), **HANG)
