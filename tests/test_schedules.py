@@ -41,7 +41,10 @@ LIMITS = SECONDS.filter(bool)  # a timeout is longer than no time
 STEPS = st.one_of(
     st.builds(Done, st.integers(), SECONDS),
     st.builds(
-        lambda text, after, final: Fail(OSError(text), after, final), st.text(), SECONDS, st.booleans()
+        lambda text, after, final: Fail(OSError(text), after, final),
+        st.sampled_from(["", "no", "\n"]),
+        SECONDS,
+        st.booleans(),
     ),
     st.builds(Die, st.integers(-9, 3).filter(bool), SECONDS),
     st.just(Hang()),
