@@ -1123,7 +1123,7 @@ def test_if_writing_fails_the_run_stops_and_says_why(path, monkeypatch, caplog):
     monkeypatch.setattr(Journal, "write", full)
     wait = threading.Event()
     results = run_parallel(
-        lambda item: item and wait.wait(0.3), range(100), key=same, max_workers=1, checkpoint=path
+        lambda item: item and wait.wait(0.1), range(100), key=same, max_workers=1, checkpoint=path
     )
     assert "run.journal could not be written: OperationalError: database or disk is full" in results.stopped
     assert 0 == results[0]

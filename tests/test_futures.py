@@ -398,7 +398,7 @@ def test_where_a_call_of_a_chunk_raises_the_chunks_that_wait_are_cancelled():
     """At once, and not when the error is let go of, whose traceback keeps what ``map`` has returned."""
     with ProcessExecutor(1) as executor:
         with pytest.raises(ZeroDivisionError) as _caught:
-            list(executor.map(lambda number: time.sleep(0.05) or 1 / number, range(20), chunksize=2))
+            list(executor.map(lambda number: time.sleep(0.02) or 1 / number, range(20), chunksize=2))
         assert all(future.cancelled() for future, _, _ in [*executor._dispatcher._inbox])
 
 

@@ -591,7 +591,7 @@ def test_a_run_within_a_task_gets_the_start_that_another_run_holds_in_vain(pool,
 
         def page(_):
             begun.set()
-            time.sleep(0.1)  # in which the other run hands over its task
+            time.sleep(0.05)  # in which the other run hands over its task
             return run_parallel(abs, range(2), **(options if shared else within)).values()
 
         pages = callers.submit(run_parallel, page, range(2), executor=executor, run_timeout=10)

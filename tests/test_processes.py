@@ -1120,7 +1120,7 @@ def test_run_goes_on_narrower_where_descriptors_are_short(full_table, monkeypatc
 
 def test_an_engine_that_is_first_used_without_descriptors_serves_once_there_are_some(full_table, monkeypatch):
     """An engine whose first run fails for want of descriptors works once there are some."""
-    monkeypatch.setattr(_reserve, "PATIENCE", 0.2)
+    monkeypatch.setattr(_reserve, "PATIENCE", 0.05)
     engine = ProcessEngine(1)
     try:
         with full_table, opened(engine, far.nothing) as port:
@@ -1172,7 +1172,7 @@ def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
         assert refusals
 
 
-@pytest.mark.parametrize("refusals", [1, 3])
+@pytest.mark.parametrize("refusals", [pytest.param(1, marks=pytest.mark.all), 3])
 def test_a_moment_without_processes_fails_no_run(engine, monkeypatch, refusals):
     """Even if the very first worker is refused, others may end soon."""
     spawn, refused = Starter.spawn, []

@@ -217,9 +217,9 @@ def test_the_first_failure_goes_before_an_input_that_breaks_as_well(call, source
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"run_timeout": 0.1}, "run_timeout of 0.1 s"),
+        ({"run_timeout": 0.05}, "run_timeout of 0.05 s"),
         (
-            {"timeout": 0.1, "retries": Retry(3, delay=0)},
+            {"timeout": 0.05, "retries": Retry(3, delay=0)},
             "every slot is lost: 2 threads overran their timeout",
         ),
     ],

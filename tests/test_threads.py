@@ -321,7 +321,7 @@ def test_ctrl_c_before_a_thread_is_started_costs_no_slot():
     engine.close()
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.2])
+@pytest.mark.parametrize("pause", [0.0, 0.05])
 @pytest.mark.parametrize("leave", ["done", "given up", "closed"])
 def test_an_exact_run_hears_that_another_has_left_it_a_thread(engine, leave, pause, monkeypatch):
     """An ``exact`` run learns that another run has freed a thread; otherwise it would go on with one until its own attempt ends."""
@@ -934,7 +934,7 @@ def test_runs_within_runs_take_few_threads():
             return run_parallel(inner, [(item, 0), (item, 1)], executor=executor, retries=retries).values()
 
         before = threading.active_count()
-        assert [[None, None]] * 40 == run_parallel(outer, range(40), executor=executor).values()
+        assert [[None, None]] * 20 == run_parallel(outer, range(20), executor=executor).values()
     assert peak - before <= 4
 
 

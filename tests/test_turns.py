@@ -221,7 +221,7 @@ def test_a_wake_up_that_is_received_before_its_commit_is_seen_is_not_lost(single
     assert time.monotonic() - began < STANDSTILL / 2
 
 
-@pytest.mark.parametrize("pause", [None, 0.2])
+@pytest.mark.parametrize("pause", [None, 0.05])
 def test_an_exact_run_hears_that_another_has_left_it_a_worker(engine, tmp_path, pause):
     """An ``exact`` run learns that another run has freed a worker; otherwise it would go on with one until its own attempt ends."""
     paths = {name: (fifo(tmp_path / f"{name}1"), fifo(tmp_path / f"{name}2")) for name in "abc"}

@@ -22,7 +22,7 @@ def test_every_kind_of_fault_in_one_run():
     """Sixteen of 112 tasks raise, exit, are killed, crash or hang, each with its own failure; all others have their values."""
     kinds = [ValueError, WorkerDied, WorkerDied, WorkerDied, TaskTimeout, TaskExited]
     hang = [item for item in range(0, 112, 7) if kinds[item // 7 % 6] is TaskTimeout]
-    tasks = [Task(acts.all_kinds, item, timeout=0.5 if item in hang else 30) for item in range(112)]
+    tasks = [Task(acts.all_kinds, item, timeout=0.15 if item in hang else 30) for item in range(112)]
     results = run_parallel(tasks, executor="processes", max_workers=2)
 
     assert {item: kinds[item // 7 % 6] for item in range(0, 112, 7)} == {
@@ -111,11 +111,11 @@ def test_deaths_leave_the_full_width(tmp_path):
 def test_kills_leave_the_full_width(tmp_path):
     """Workers killed for a timeout are replaced: two tasks that can only end together do end."""
     path, noted = str(tmp_path / "here"), str(tmp_path / "noted")
-    tasks = [Task(acts.note_and_hang, number, noted, timeout=0.3) for number in range(6)]
+    tasks = [Task(acts.note_and_hang, number, noted, timeout=0.1) for number in range(4)]
     tasks += [Task(acts.meet, number, path, 2, timeout=30) for number in range(2)]
     results = run_parallel(tasks, executor="processes", max_workers=2)
 
-    assert [*range(6)] == [*results.failures]
+    assert [*range(4)] == [*results.failures]
     assert [0, 1] == results.values(default=None)[-2:]
 
 
@@ -124,7 +124,7 @@ def test_abandoned_threads_leave_the_full_width():
     """Even if every thread is abandoned, four tasks that can only end together do end."""
     barrier, never = threading.Barrier(4), threading.Event()
 
-    tasks = [Task(never.wait, timeout=0.2) for _ in range(4)]
+    tasks = [Task(never.wait, timeout=0.1) for _ in range(4)]
     tasks += [Task(lambda: barrier.wait(20) >= 0, timeout=30) for _ in range(8)]
     results = run_parallel(tasks, max_workers=4)
     never.set()

@@ -224,7 +224,7 @@ def test_traceback_begins_with_the_task(anywhere, form):
 def test_note_names_key_and_attempt(executor):
     """A note on the error names key and attempt, so that it is printed with the error, and ends the traceback text."""
     results = run_parallel(
-        far.fail, [ValueError("no")], key=lambda item: "eu-west", executor=executor, retries=2
+        far.fail, [ValueError("no")], key=lambda item: "eu-west", executor=executor, retries=Retry(2, delay=0)
     )
     failure = results.failures["eu-west"]
     assert ["parallelkit: task 'eu-west', attempt 3 of 3"] == failure.error.__notes__

@@ -175,7 +175,7 @@ def test_one_interrupt_ends_a_run_wherever_it_is(call, tmp_path):
 def test_interrupted_run_keeps_what_was_done_while_the_input_blocks(tmp_path):
     """If Ctrl-C comes while the input blocks, everything that was read has its outcome."""
     setup = "hang_at_3 = partial(acts.hang_if, bad={3}, path=path + 'begun')"
-    items = "(here() if n == 4 else time.sleep(0.05) or n for n in range(9))"
+    items = "(here() if n == 4 else time.sleep(0.02) or n for n in range(9))"
     call = f"run_parallel(hang_at_3, {items}, executor='processes', max_workers=1)"
     with playing(tmp_path, call, setup) as (started, path):
         acts.wait_for_lines(path + "begun", 4)  # all but the last are committed, but not read by the parent
@@ -413,7 +413,7 @@ def test_run_in_another_thread_goes_on(tmp_path):
     setup = """
 found = []
 def run():
-    found.append(run_parallel(lambda n: time.sleep(0.3) or n, range(2), executor="processes").values())
+    found.append(run_parallel(lambda n: time.sleep(0.15) or n, range(2), executor="processes").values())
 def call():
     thread = threading.Thread(target=run)
     thread.start()
@@ -953,7 +953,7 @@ def test_interrupt_at_any_moment(what, executor, seed, tmp_path):
     dice = random.Random(f"{what} {executor} {seed}")
     setup = RAISES.format(error="Stop()") + "acts.note(path + 'here')"
     number = signal.SIGINT if what == "SIGINT" else signal.SIGTERM
-    for turn in range(3):
+    for turn in range(2):
         moment = dice.uniform(0, 0.25)
         folder = tmp_path / str(turn)
         folder.mkdir()

@@ -455,7 +455,7 @@ def test_nested_on_a_foreign_pool():
     with ThreadPoolExecutor(1) as pool:
 
         def outer(item):
-            return run_parallel(abs, [item], executor=pool, timeout=0.2).failures
+            return run_parallel(abs, [item], executor=pool, timeout=0.1).failures
 
         (failures,) = run_parallel(outer, [1], executor=pool, timeout=20).values()
     assert isinstance(failures[0].error, TaskTimeout)

@@ -70,8 +70,8 @@ def test_on_error_raise(executor, tmp_path):
 @pytest.mark.abandons(2)
 def test_run_timeout(executor):
     """At ``run_timeout``, hung tasks are killed or abandoned, and queued ones are withdrawn."""
-    results = run_parallel(acts.nap, [acts.LONG] * 10, executor=executor, max_workers=2, run_timeout=0.3)
-    assert "run_timeout of 0.3 s" == results.stopped
+    results = run_parallel(acts.nap, [acts.LONG] * 10, executor=executor, max_workers=2, run_timeout=0.2)
+    assert "run_timeout of 0.2 s" == results.stopped
     assert {TaskCancelled} == {type(failure.error) for failure in results.failures.values()}
     assert 10 == len(results)
 
