@@ -19,6 +19,7 @@ class Visit(BaseHTTPRequestHandler):
     """One connection; ``server`` is the website."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or a body waits until the client has acknowledged the headers, for 40 ms
     server: Website
 
     def handle_one_request(self) -> None:
