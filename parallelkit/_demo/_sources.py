@@ -25,7 +25,7 @@ class SourceServer:
 
     def __init__(self) -> None:
         self._server = _Server(("127.0.0.1", 0), _Request)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="sources")
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="sources")
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.asked = self._server.asked
 
