@@ -119,3 +119,11 @@ def have_a_child_spoil(array):
         array[:] = -1.0
         os._exit(0)
     os.waitpid(child, 0)
+
+
+def describe(item, *arrays, **named):
+    return [(array.flags.writeable, float(array[0])) for array in (*arrays, *named.values())]
+
+
+def write(item, array):
+    array[item] = 1.0

@@ -263,3 +263,200 @@ def one_of_all(number):
         number,
         row_of(number),
     )[number % 10]
+
+
+def joined(*parts, end):
+    return "".join(parts) + end
+
+
+def square(x):
+    return x * x
+
+
+def invert(x):
+    return 12 // x
+
+
+def show(*args, **kwargs):
+    return args, kwargs
+
+
+class Thing:
+    """An object to which a weak reference can be made, and on which a task may fail."""
+
+
+def fail_on(thing):
+    raise ValueError("not this one")
+
+
+def start_and_leave(path):
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "60"])
+    path.write_text(str(child.pid))
+    os._exit(3)
+
+
+def crash(_):
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def nap_and_count(item):
+    time.sleep(0.006)
+    return len(item)
+
+
+def make_large(size):
+    """A value that travels in the ring, in a block or in a file, depending on its size."""
+    return "x" * size if size % 3 else b"x" * size
+
+
+class Vast:
+    """A value for which its reader has no memory."""
+
+    def __reduce__(self):
+        return fail, (MemoryError(),)
+
+
+def scribble_on_ring(what):
+    import gc
+    import mmap
+
+    from parallelkit._worker import _channel
+
+    (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
+    assert isinstance(ring.map, mmap.mmap)
+    if what == "head":
+        ring.head[_channel.HEAD] = 12345
+    elif what == "frames":
+        ring.head[_channel.SENT] = 12345
+    os._exit(0)
+
+
+def fork_and_wait(way):
+    """What the parent returns, once the child has ended by what it does."""
+    pid = os.fork()
+    if pid == 0 and way == "raises":
+        raise ValueError(way)
+    return "child" if pid == 0 else ("parent", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+
+def log_in_child(_):
+    """Return by how much the count of frames has changed."""
+    import gc
+    import logging
+
+    from parallelkit._worker import _channel
+
+    (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
+    before = ring.head[_channel.SENT]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            logging.getLogger("child").error("logged by a child")
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    return ring.head[_channel.SENT] - before
+
+
+def without_model(place):
+    raise LookupError(f"no model at {place}")
+
+
+def visit(page):
+    return page.upper()
+
+
+def refuse(item):
+    if item:
+        return item
+    raise OSError("down")
+
+
+def log_item(item):
+    import logging
+
+    logging.getLogger(__name__).warning("item %d", item)
+
+
+def meet(folder, count):
+    """Wait until ``count`` workers are here, so that each has one call; return the pid."""
+    open(f"{folder}/{os.getpid()}", "w").close()
+    end = time.monotonic() + 30
+    while len(os.listdir(folder)) < count and time.monotonic() < end:
+        time.sleep(0.001)
+    return os.getpid()
+
+
+class Unready:
+    """Its pickle has one argument, and it takes two, as with many error classes (whose pickles tblib may have changed)."""
+
+    def __init__(self, code, text):
+        self.text = f"{code}: {text}"
+
+    def __reduce__(self):
+        return Unready, (self.text,)
+
+
+def look_around(_):
+    return os.getcwd(), os.environ.get("PARALLELKIT_TEST"), list(sys.path), sys.argv, sys.prefix
+
+
+class Elsewhere:
+    """``look_around``, as of a module that changes the directory as it is imported."""
+
+    def __reduce__(self):
+        return go_elsewhere, ()
+
+
+def go_elsewhere():
+    os.chdir("/")
+    return look_around
+
+
+def log_and(item):
+    import logging
+
+    logger = logging.getLogger("far")
+    logger.debug("below the level")
+    logger.info("item %s", item, extra={"own": [item]})
+    if item == 1:
+        try:
+            raise ValueError("logged")
+        except ValueError:
+            logger.exception("failed")
+    if item == 2:
+        os._exit(1)
+    return item
+
+
+def log_awkwardly(_):
+    import logging
+    import threading
+
+    logger = logging.getLogger("far")
+    logger.info("locked", extra={"own": threading.Lock()})
+    logger.info("%d items", "some")
+    return "done"
+
+
+def log_at(levels):
+    import logging
+
+    for level in levels:
+        logging.getLogger("far").log(level, "at %d", level)
+
+
+def third_of(number):
+    import decimal
+
+    return str(decimal.Decimal(number) / 3)
+
+
+def trap_nothing(signal):
+    import decimal
+
+    decimal.getcontext().traps[signal] = False

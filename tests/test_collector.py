@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import closing
 
 import pytest
+import remote_tasks as far
 
 from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, _collector, iter_parallel, run_parallel
 from parallelkit._executors import _threads
@@ -48,17 +49,12 @@ def leave_behind():
         each.join(PATIENCE)
 
 
-def pause(item):
-    time.sleep(item)
-    return item
-
-
 def test_the_thread_that_a_stream_waits_for_may_close_it(monkeypatch, leave_behind):
     """A stream may be collected in the supervisor's thread, whose answers its close needs."""
     collections = iter([gc.collect])
     tell = Supervisor._tell
     with ProcessExecutor(1) as executor:
-        leave_behind(pause, [0, 0.01, 0.01], executor=executor)
+        leave_behind(far.nap, [0, 0.01, 0.01], executor=executor)
 
         def collect(supervisor, now):
             next(collections, int)()
@@ -250,7 +246,7 @@ def test_whoever_holds_a_lock_that_a_stream_needs_may_close_it(monkeypatch, leav
     collections, barrier = iter([gc.collect]), threading.Barrier(3)
     make = _threads.ThreadWorker
     with ThreadExecutor(3) as executor:
-        leave_behind(pause, [0, 0.01], executor=executor)
+        leave_behind(far.nap, [0, 0.01], executor=executor)
 
         def collect(*args):
             assert executor._pool.is_served_here()

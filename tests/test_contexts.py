@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, ContextVar, copy_context
 
 import pytest
+import remote_tasks as far
 
 from parallelkit import ProcessExecutor, Retry, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._executors._process import _sharing
@@ -241,25 +242,19 @@ def test_an_attempt_finds_what_its_initializer_has_set_also_where_its_caller_has
     assert "the thread's" == Context().run(caller)
 
 
-def digits(number):
-    return str(decimal.Decimal(number) / 3)
-
-
 def in_a_run():
-    return run_parallel(digits, [1, 2], executor="processes").values()
+    return run_parallel(far.third_of, [1, 2], executor="processes").values()
 
 
 def in_a_stream():
-    return [outcome.value for outcome in iter_parallel(digits, [1, 2], executor="processes", order="input")]
+    return [
+        outcome.value for outcome in iter_parallel(far.third_of, [1, 2], executor="processes", order="input")
+    ]
 
 
 def on_an_executor():
-    with ProcessExecutor(1, initializer=trap_nothing, initargs=(decimal.Inexact,)) as executor:
-        return list(executor.map(digits, [1, 2]))
-
-
-def trap_nothing(signal):
-    decimal.getcontext().traps[signal] = False
+    with ProcessExecutor(1, initializer=far.trap_nothing, initargs=(decimal.Inexact,)) as executor:
+        return list(executor.map(far.third_of, [1, 2]))
 
 
 @pytest.mark.parametrize("way", [in_a_run, pytest.param(in_a_stream, marks=pytest.mark.all), on_an_executor])

@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+import remote_tasks as far
 from fakes import Delays, Done, Fail, FakeRun, Script
 from patience import given_time
 
@@ -377,18 +378,12 @@ def test_a_task_that_only_waits_lapses_too():
     assert run.scheduler.retried == 0
 
 
-def refuse(item):
-    if item:
-        return item
-    raise OSError("down")
-
-
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_no_retry_starts_late_for_real(executor):
     """In real time, with a rate of one a minute, the run ends when ``max_time`` is over, with the task's own error."""
     began = time.monotonic()
     policy = Retry(3, delay=0, max_time=0.1)
-    results = run_parallel(refuse, [0], executor=executor, limits=RateLimit(1, per=60), retries=policy)
+    results = run_parallel(far.refuse, [0], executor=executor, limits=RateLimit(1, per=60), retries=policy)
     took = time.monotonic() - began
     assert 0.08 < took < 30
     assert ("down", 1) == (str(results.outcomes[0].error), results.outcomes[0].attempts)
@@ -401,7 +396,7 @@ def test_events_tell_of_a_lapse_once(scale):
     """The events of a lapse are started, retrying and failed: the retry itself is not reported as started."""
     events = []
     policy = Retry(3, delay=0, max_time=0.3 * scale)
-    run_parallel(refuse, [0], limits=RateLimit(1, per=60), retries=policy, on_event=events.append)
+    run_parallel(far.refuse, [0], limits=RateLimit(1, per=60), retries=policy, on_event=events.append)
     kinds = [(event.kind, event.attempt) for event in events if event.key is not None]
     assert [("started", 1), ("retrying", 1), ("failed", 1)] == kinds
     assert events[-1].at >= 0.29 * scale
@@ -415,7 +410,7 @@ def test_a_stream_has_a_lapse_at_once():
     lapsed = threading.Event()
 
     def slowly(item):
-        return lapsed.wait(30) if item else refuse(item)
+        return lapsed.wait(30) if item else far.refuse(item)
 
     for outcome in iter_parallel(slowly, [0, 1], limits=limits, retries=policy, max_workers=2):
         if not outcome.ok:
@@ -429,10 +424,10 @@ def test_then_hears_of_a_lapse():
     policy = Retry(3, delay=0, max_time=0.2)
     limits = RateLimit(1, per=60, by=lambda item: item)
     results = run_parallel(
-        refuse,
+        far.refuse,
         [0],
         limits=limits,
         retries=policy,
-        then=lambda outcome: [] if outcome.ok else [Task(refuse, 7)],
+        then=lambda outcome: [] if outcome.ok else [Task(far.refuse, 7)],
     )
     assert [False, True] == [outcome.ok for outcome in results.outcomes.values()]

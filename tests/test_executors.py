@@ -5,6 +5,7 @@ import threading
 from concurrent.futures.process import BrokenProcessPool
 
 import pytest
+import remote_tasks as far
 from grounds import (
     GROUNDS,
     PATIENCE,
@@ -541,14 +542,10 @@ def test_ports_may_be_used_by_different_threads(ground):
 def test_the_jobs_arguments_follow_the_items_own(ground):
     """A job's positional arguments come after those of a call; its keywords yield to the call's own."""
     port = ground.open(args=("b",), kwargs={"end": "!"})
-    port.start([(0, 1, (joined, ("a",), {"end": "?"}), None)])
-    port.start([(1, 1, (joined, ("a",), {}), None)])
+    port.start([(0, 1, (far.joined, ("a",), {"end": "?"}), None)])
+    port.start([(1, 1, (far.joined, ("a",), {}), None)])
     assert {0: "ab?", 1: "ab!"} == take(ground, port, 2)
     port.close()
-
-
-def joined(*parts, end):
-    return "".join(parts) + end
 
 
 @on_all

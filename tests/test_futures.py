@@ -156,15 +156,11 @@ def test_an_error_that_is_false_is_raised(make):
         executor.submit(find_none).result()
 
 
-def without_model(place):
-    raise LookupError(f"no model at {place}")
-
-
 @both
 @pytest.mark.parametrize("call", [run_parallel, iter_parallel])
 def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_cause(make, call):
     """The reason and every outcome name an initializer's error in one line; its traceback comes once, with the cause, even after pickling."""
-    with make(2, initializer=without_model, initargs=("here",)) as executor:
+    with make(2, initializer=far.without_model, initargs=("here",)) as executor:
         outcomes = call(abs, [-1, -2], executor=executor)
         if call is run_parallel:
             outcomes = list(pickle.loads(pickle.dumps(outcomes)).outcomes.values())
@@ -189,7 +185,7 @@ def test_a_broken_executor_that_nobody_has_is_freed(make):
     """What broke it does not keep the frames of those who caught the error, among whose variables the executor is."""
 
     def use(later_too):
-        executor = make(1, initializer=without_model, initargs=("here",))
+        executor = make(1, initializer=far.without_model, initargs=("here",))
         for _ in range(1 + later_too):  # its future has the error, and then ``submit`` raises it
             with pytest.raises(BrokenExecutor):
                 executor.submit(abs, -1).result()
@@ -203,7 +199,7 @@ def test_a_broken_executor_that_nobody_has_is_freed(make):
 @both
 def test_a_broken_executor_ends_its_threads(make):
     """Without a ``shutdown``: else its own thread would look for more calls again and again, and use a processor."""
-    executor = make(1, initializer=without_model, initargs=("here",))
+    executor = make(1, initializer=far.without_model, initargs=("here",))
     with pytest.raises(BrokenExecutor):
         executor.submit(abs, -1).result(30)
     own = executor._dispatcher._opening.thread

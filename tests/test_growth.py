@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+import remote_tasks as far
 
 from parallelkit import (
     ConcurrencyLimit,
@@ -27,17 +28,13 @@ LINKS = {"/": ["/a", "/b"], "/a": ["/a/1"], "/b": ["/b/1", "/b/2"]}
 
 def follow(outcome):
     """A task for every link of the page."""
-    return [Task(visit, link, key=link) for link in LINKS.get(outcome.key, [])]
-
-
-def visit(page):
-    return page.upper()
+    return [Task(far.visit, link, key=link) for link in LINKS.get(outcome.key, [])]
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_a_crawl_follows_links(executor):
     """A crawl visits every reachable page once, on one worker without a deadlock, and each page knows its parent."""
-    results = run_parallel(visit, ["/"], key=str, executor=executor, max_workers=1, then=follow)
+    results = run_parallel(far.visit, ["/"], key=str, executor=executor, max_workers=1, then=follow)
     assert {page: page.upper() for page in ["/", "/a", "/b", "/a/1", "/b/1", "/b/2"]} == dict(results.items())
     parents = {key: outcome.parent for key, outcome in results.outcomes.items()}
     assert {"/": None, "/a": "/", "/b": "/", "/a/1": "/a", "/b/1": "/b", "/b/2": "/b"} == parents
@@ -45,7 +42,7 @@ def test_a_crawl_follows_links(executor):
 
 def test_a_stream_grows_too():
     """A stream yields the outcomes of children, too."""
-    seen = {outcome.key: outcome.parent for outcome in iter_parallel(visit, ["/"], key=str, then=follow)}
+    seen = {outcome.key: outcome.parent for outcome in iter_parallel(far.visit, ["/"], key=str, then=follow)}
     assert {"/": None, "/a": "/", "/b": "/", "/a/1": "/a", "/b/1": "/b", "/b/2": "/b"} == seen
 
 
@@ -334,7 +331,7 @@ def test_groups_and_priorities_see_a_childs_first_argument():
         asked.append(page)
         return page[:2]
 
-    run_parallel(visit, ["/"], key=str, then=follow, limits=RateLimit(100, per=1, by=host))
+    run_parallel(far.visit, ["/"], key=str, then=follow, limits=RateLimit(100, per=1, by=host))
     assert {"/", "/a", "/b", "/a/1", "/b/1", "/b/2"} == set(asked)
 
 

@@ -135,14 +135,8 @@ def test_exit_costs_its_own_task(engine):
 def test_what_a_worker_has_started_ends_with_it(engine, tmp_path):
     """The programs that a task has started are killed when its worker has ended by itself, too."""
     path = tmp_path / "pid"
-    drive(engine, start_and_leave, [path])
+    drive(engine, far.start_and_leave, [path])
     wait_until(lambda: not is_alive(int(path.read_text())))
-
-
-def start_and_leave(path):
-    child = subprocess.Popen(["sleep", "60"])
-    path.write_text(str(child.pid))
-    os._exit(3)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL, signal.SIGTERM])
@@ -156,16 +150,10 @@ def test_signal_costs_its_own_task(engine, number):
 
 def test_crash_tells_where_it_was(engine):
     """The failure of a segfault shows the task's stack at that moment."""
-    (ended,) = drive(engine, crash, [0]).failures.values()
+    (ended,) = drive(engine, far.crash, [0]).failures.values()
     assert "Segmentation fault" in ended.stack
     assert "crash" in ended.stack
     assert "_serve" not in ended.stack
-
-
-def crash(_):
-    import ctypes
-
-    ctypes.string_at(0)
 
 
 def test_every_task_may_die(engine):
@@ -510,16 +498,11 @@ def test_what_a_socket_does_not_take_at_once_follows_soon(engine):
     """Large items that travel in a socket wait for their worker to read, not for the supervisor to look at everything."""
     large = [str(number) * 200 for number in range(1000)]
     items = [[]] * 10 + [large] * 3 + [[]] * 3
-    with opened(engine, nap_and_count, patient=True) as port:
+    with opened(engine, far.nap_and_count, patient=True) as port:
         began = time.monotonic()
         port.start([(index, 1, item, None) for index, item in enumerate(items)])
         drive_rest(port, len(items))
         assert time.monotonic() < began + STANDSTILL / 2
-
-
-def nap_and_count(item):
-    time.sleep(0.006)
-    return len(item)
 
 
 @pytest.mark.parametrize("engine", [1], indirect=True)
@@ -1045,14 +1028,9 @@ def test_large_values_arrive_though_no_descriptor_is_left(engine, full_table):
     """Large values arrive without free descriptors: some are reserved for them, or the values are read at once."""
     drive(engine, far.nap, [0.01] * 2)
     with full_table:
-        seen = drive(engine, make_large, [*SIZES, *SIZES, *SIZES])
+        seen = drive(engine, far.make_large, [*SIZES, *SIZES, *SIZES])
 
-    assert dict(enumerate(3 * [*map(make_large, SIZES)])) == seen.values
-
-
-def make_large(size):
-    """A value that travels in the ring, in a block or in a file, depending on its size."""
-    return "x" * size if size % 3 else b"x" * size
+    assert dict(enumerate(3 * [*map(far.make_large, SIZES)])) == seen.values
 
 
 @pytest.mark.parametrize("size", [300_000, 2_000_000])
@@ -1063,8 +1041,8 @@ def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table,
     monkeypatch.setattr(Reserve, "lend", lambda reserve: None)
     before = {worker.pid for worker in engine._supervisor.pool.workers}
     with full_table:
-        failures = drive(engine, make_large, [size]).failures
-    again = drive(engine, make_large, [size])
+        failures = drive(engine, far.make_large, [size]).failures
+    again = drive(engine, far.make_large, [size])
 
     assert [OSError] == [type(ended.error) for ended in failures.values()]
     assert errno.EMFILE == failures[0].error.errno
@@ -1072,15 +1050,8 @@ def test_value_that_is_lost_for_want_of_a_descriptor_says_so(engine, full_table,
         r"Too many open files \(limit \d+\) in the parent: the value of .* lost", str(failures[0].error)
     )
     assert not failures[0].final
-    assert {0: make_large(size)} == again.values
+    assert {0: far.make_large(size)} == again.values
     assert before == {worker.pid for worker in engine._supervisor.pool.workers}
-
-
-class Vast:
-    """A value for which its reader has no memory."""
-
-    def __reduce__(self):
-        return far.fail, (MemoryError(),)
 
 
 def test_a_large_value_for_which_there_is_no_memory_costs_its_own_task(engine, monkeypatch):
@@ -1090,7 +1061,7 @@ def test_a_large_value_for_which_there_is_no_memory_costs_its_own_task(engine, m
         raise MemoryError
 
     monkeypatch.setattr("parallelkit._executors._process._validation._read_whole", lack)
-    seen = drive(engine, make_large, [1000, 300_002, 1000])
+    seen = drive(engine, far.make_large, [1000, 300_002, 1000])
     (ended,) = seen.failures.values()
     assert (1, errno.ENOMEM, False) == (ended.index, ended.error.errno, ended.final)
     assert "the value of task 1 was lost on its way" in str(ended.error)
@@ -1098,7 +1069,7 @@ def test_a_large_value_for_which_there_is_no_memory_costs_its_own_task(engine, m
 
 def test_a_value_for_which_there_is_no_memory_is_not_to_blame(engine):
     """If this process runs out of memory as it unpickles a value, the error says that, and a retry may help."""
-    (ended,) = drive(engine, lambda item: Vast(), [0]).failures.values()
+    (ended,) = drive(engine, lambda item: far.Vast(), [0]).failures.values()
     assert errno.ENOMEM == ended.error.errno
     assert "Cannot allocate memory in the parent: the value of task 0 was lost" in str(ended.error)
     assert not ended.final
@@ -1120,7 +1091,7 @@ def test_run_goes_on_narrower_where_descriptors_are_short(full_table, monkeypatc
 
 def test_an_engine_that_is_first_used_without_descriptors_serves_once_there_are_some(full_table, monkeypatch):
     """An engine whose first run fails for want of descriptors works once there are some."""
-    monkeypatch.setattr(_reserve, "PATIENCE", 0.05)
+    monkeypatch.setattr(_reserve, "PATIENCE", 0.2)
     engine = ProcessEngine(1)
     try:
         with full_table, opened(engine, far.nothing) as port:
@@ -1489,25 +1460,10 @@ def test_fault_of_ours_ends_the_run(engine, monkeypatch):
 # Garbage
 
 
-def scribble_on_ring(what):
-    import gc
-    import mmap
-
-    from parallelkit._worker import _channel
-
-    (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
-    assert isinstance(ring.map, mmap.mmap)
-    if what == "head":
-        ring.head[_channel.HEAD] = 12345
-    elif what == "frames":
-        ring.head[_channel.SENT] = 12345
-    os._exit(0)
-
-
 @pytest.mark.parametrize("what", [pytest.param("head", marks=pytest.mark.all), "frames"])
 def test_worker_that_writes_nonsense_is_ended(engine, what):
     """A task that overwrites the memory of its channel costs only itself; the parent neither hangs nor crashes."""
-    seen = drive(engine, partial(far.on, {2: (scribble_on_ring, what)}), range(20))
+    seen = drive(engine, partial(far.on, {2: (far.scribble_on_ring, what)}), range(20))
     assert [2] == list(seen.failures)
     assert {index: index for index in range(20) if index != 2} == seen.values
 
@@ -1553,41 +1509,15 @@ def close_all(_):
 )
 def test_forked_child_that_comes_back_publishes_nothing(engine, way, status):
     """A task that forks, and comes back in both processes, has one outcome: the parent's. The child ends as a program does."""
-    seen = drive(engine, partial(far.on, {2: (fork_and_wait, way)}), range(20))
+    seen = drive(engine, partial(far.on, {2: (far.fork_and_wait, way)}), range(20))
     assert 20 == len(seen)
     assert ("parent", status) == seen.values[2]
 
 
-def fork_and_wait(way):
-    """What the parent returns, once the child has ended by what it does."""
-    pid = os.fork()
-    if pid == 0 and way == "raises":
-        raise ValueError(way)
-    return "child" if pid == 0 else ("parent", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-
-
 def test_what_forked_children_log_arrives_and_is_not_counted(engine, caplog):
     """A child that wrote the count of frames could undo its parent's: results that were committed would be lost, and run again."""
-    assert {0: 0, 1: 0} == drive(engine, log_in_child, [1, 2]).values
+    assert {0: 0, 1: 0} == drive(engine, far.log_in_child, [1, 2]).values
     assert 2 == caplog.messages.count("logged by a child")
-
-
-def log_in_child(_):
-    """Return by how much the count of frames has changed."""
-    import logging
-
-    from parallelkit._worker import _channel
-
-    (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
-    before = ring.head[_channel.SENT]
-    pid = os.fork()
-    if pid == 0:
-        try:
-            logging.getLogger("child").error("logged by a child")
-        finally:
-            os._exit(0)
-    os.waitpid(pid, 0)
-    return ring.head[_channel.SENT] - before
 
 
 def test_a_log_record_is_of_the_attempt_that_wrote_it():

@@ -7,6 +7,7 @@ import threading
 import types
 
 import pytest
+import remote_tasks as far
 import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
@@ -34,10 +35,6 @@ def draw(*counts, **options):
         bar.show(total, settled, failed, retried)
     bar.close()
     return screen.last
-
-
-def invert(x):
-    return 12 // x
 
 
 # What it shows
@@ -213,7 +210,7 @@ def run_on_screen(*arguments, **options):
 @pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
 def test_a_run_ends_with_the_bar_at_its_end(executor):
     """At the end of a run, the bar has counted every settled task, failed ones included."""
-    _, line = run_on_screen(invert, [1, 0, 2, 3, 0], executor=executor)
+    _, line = run_on_screen(far.invert, [1, 0, 2, 3, 0], executor=executor)
     assert "5/5" in line
     assert "2 failed" in line
 
@@ -243,7 +240,7 @@ def test_retries_are_counted_as_they_happen():
 
 def test_a_stopped_run_leaves_the_bar_where_it_stopped():
     """Cancelled tasks are not counted as done."""
-    results, line = run_on_screen(invert, [1, 0, 2, 3], executor="inline", max_failures=1)
+    results, line = run_on_screen(far.invert, [1, 0, 2, 3], executor="inline", max_failures=1)
     assert results.stopped
     assert "2/4" in line
     assert "1 failed" in line
@@ -266,19 +263,15 @@ def test_new_tasks_make_the_bar_longer():
     assert "6/6" in line
 
 
-def log(item):
-    logging.getLogger(__name__).warning("item %d", item)
-
-
 def test_log_records_of_processes_stand_in_lines_of_their_own(monkeypatch):
     """Inside tqdm's ``logging_redirect_tqdm``, no record of a task stands in the bar's line, as the guide says."""
     screen = Screen()
     monkeypatch.setattr("sys.stderr", screen)
-    logger = logging.getLogger(__name__)
+    logger = logging.getLogger(far.__name__)
     monkeypatch.setattr(logger, "handlers", [logging.StreamHandler()])
     monkeypatch.setattr(logger, "propagate", False)
     with logging_redirect_tqdm([logger]):
-        run_parallel(log, range(2), executor="processes", progress={"ncols": 60})
+        run_parallel(far.log_item, range(2), executor="processes", progress={"ncols": 60})
     lines = screen.getvalue().replace("\r", "\n").splitlines()
     assert {"item 0", "item 1"} < set(lines)
 

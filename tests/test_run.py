@@ -12,6 +12,7 @@ from functools import partial
 from itertools import count
 
 import pytest
+import remote_tasks as far
 from patience import given_time
 
 from parallelkit import (
@@ -34,18 +35,6 @@ from parallelkit._runs import _plan
 PATIENCE = 30.0
 in_threads_and_inline = pytest.mark.parametrize("executor", ["threads", "inline"])
 everywhere = pytest.mark.parametrize("executor", ["threads", "inline", "processes"])
-
-
-def square(x):
-    return x * x
-
-
-def invert(x):
-    return 12 // x
-
-
-def show(*args, **kwargs):
-    return args, kwargs
 
 
 class Gate:
@@ -73,28 +62,28 @@ def gate():
 @in_threads_and_inline
 def test_a_function_is_called_once_an_item(executor):
     """The function is called once per item; keys are positions, a mapping's keys, or those of ``key``."""
-    assert {0: 9, 1: 4} == dict(run_parallel(square, [3, 2], executor=executor))
-    assert {"a": 9, "b": 4} == dict(run_parallel(square, {"a": 3, "b": 2}, executor=executor))
-    assert {"3": 9, "2": 4} == dict(run_parallel(square, iter([3, 2]), key=str, executor=executor))
+    assert {0: 9, 1: 4} == dict(run_parallel(far.square, [3, 2], executor=executor))
+    assert {"a": 9, "b": 4} == dict(run_parallel(far.square, {"a": 3, "b": 2}, executor=executor))
+    assert {"3": 9, "2": 4} == dict(run_parallel(far.square, iter([3, 2]), key=str, executor=executor))
 
 
 def test_several_functions_are_called_once_each(anywhere):
     """Callables and Tasks, in a mapping or any iterable, are called once each."""
-    tasks = {"a": Task(square, 3), "b": Task(show, 1, kwargs={"key": 2})}
+    tasks = {"a": Task(far.square, 3), "b": Task(far.show, 1, kwargs={"key": 2})}
     assert {"a": 9, "b": ((1,), {"key": 2})} == dict(run_parallel(tasks, executor=anywhere))
     assert {0: 9, "k": 16} == dict(
-        run_parallel([Task(square, 3), Task(square, 4, key="k")], executor=anywhere)
+        run_parallel([Task(far.square, 3), Task(far.square, 4, key="k")], executor=anywhere)
     )
-    assert {0: ((), {}), 1: 4} == dict(run_parallel(iter([show, Task(square, 2)]), executor=anywhere))
+    assert {0: ((), {}), 1: 4} == dict(run_parallel(iter([far.show, Task(far.square, 2)]), executor=anywhere))
 
 
 @in_threads_and_inline
 def test_arguments_for_all_follow_each_items_own(executor):
     """``args`` and ``kwargs`` follow each item's own arguments, for one function or for many."""
     options = {"args": (7,), "kwargs": {"flag": True}, "executor": executor}
-    assert [((1, 7), {"flag": True})] == run_parallel(show, [1], **options).values()
-    assert [((1, 2, 7), {"flag": True})] == run_parallel(show, [(1, 2)], star=True, **options).values()
-    tasks = [Task(show, 1, kwargs={"own": 0}), show]
+    assert [((1, 7), {"flag": True})] == run_parallel(far.show, [1], **options).values()
+    assert [((1, 2, 7), {"flag": True})] == run_parallel(far.show, [(1, 2)], star=True, **options).values()
+    tasks = [Task(far.show, 1, kwargs={"own": 0}), far.show]
     assert [((1, 7), {"own": 0, "flag": True}), ((7,), {"flag": True})] == run_parallel(
         tasks, **options
     ).values()
@@ -148,8 +137,8 @@ def test_a_function_without_arguments_says_how_it_is_called_many_times(anywhere)
 def test_an_input_of_any_length_will_do():
     """The input may have no item, one, or more than there is room for."""
     for size in (0, 1, 5_000):
-        assert size == len(run_parallel(square, range(size), max_workers=2))
-        assert size == len(run_parallel(square, iter(range(size)), max_workers=2, buffersize=3))
+        assert size == len(run_parallel(far.square, range(size), max_workers=2))
+        assert size == len(run_parallel(far.square, iter(range(size)), max_workers=2, buffersize=3))
 
 
 # Failures
@@ -158,7 +147,7 @@ def test_an_input_of_any_length_will_do():
 @everywhere
 def test_failures_are_collected_by_default(executor):
     """By default each failure is under its own key, and all other tasks have their values."""
-    results = run_parallel(invert, [3, 0, 2, 0], executor=executor)
+    results = run_parallel(far.invert, [3, 0, 2, 0], executor=executor)
     assert {0: 4, 2: 6} == results.successes
     assert [1, 3] == list(results.failures)
     assert results.stopped is None
@@ -182,7 +171,7 @@ def test_the_first_failure_is_raised_if_asked_for(executor):
     """With on_error="raise", the first final failure's own error is raised, with a note on what was done."""
     with pytest.raises(ZeroDivisionError) as caught:
         run_parallel(
-            invert, [3, 0, *range(1, 50)], executor=executor, on_error="raise", retries=Retry(1, delay=0)
+            far.invert, [3, 0, *range(1, 50)], executor=executor, on_error="raise", retries=Retry(1, delay=0)
         )
     named, stopped = caught.value.__notes__
     assert "attempt 2 of 2" in named
@@ -238,7 +227,7 @@ def test_a_stop_that_is_no_failure_is_not_raised(options, reason):
 @in_threads_and_inline
 def test_a_whole_run_raises_nothing(executor):
     """With on_error="raise", a run without failures returns its results."""
-    assert [9] == run_parallel(square, [3], on_error="raise", executor=executor).values()
+    assert [9] == run_parallel(far.square, [3], on_error="raise", executor=executor).values()
 
 
 @in_threads_and_inline
@@ -322,7 +311,7 @@ def test_an_input_that_raises_gives_the_results_of_what_was_read(executor):
         raise LookupError("the cursor is gone")
 
     with pytest.raises(InputError, match="the input raised LookupError after 5 items") as caught:
-        run_parallel(square, items(), executor=executor)
+        run_parallel(far.square, items(), executor=executor)
     assert [0, 1, 4, 9, 16] == caught.value.results.values()
     assert isinstance(caught.value.__cause__, LookupError)
     assert caught.value.results.stopped is None
@@ -354,7 +343,7 @@ def test_an_input_that_is_not_read_on_is_closed(option):
             raise LookupError("refused")
 
     with pytest.raises(InputError, match=f"{option} raised KeyError") as caught:
-        run_parallel(square, items(), **{option: {}.__getitem__})
+        run_parallel(far.square, items(), **{option: {}.__getitem__})
     assert ["besides, closing the input raised LookupError: refused"] == caught.value.__notes__
 
 
@@ -377,14 +366,16 @@ def test_an_input_error_has_the_text_of_its_cause_also_where_that_cannot_be_had(
         InputError, match=r"raised Unspeakable (for|after) .+: <its text cannot be had: OSError>"
     ):
         run_parallel(
-            square, items() if option == "items" else iter([1]), **{option: fail} if option != "items" else {}
+            far.square,
+            items() if option == "items" else iter([1]),
+            **{option: fail} if option != "items" else {},
         )
 
 
 def test_lazy_keys_that_cannot_be_sorted_are_an_input_error():
     """Lazy keys that cannot be sorted raise an InputError at the end, which has all results in input order."""
     with pytest.raises(InputError, match="order='key', got 'b' and 1 at positions 1 and 0") as caught:
-        run_parallel(square, iter([1, 2]), key=lambda item: item if item == 1 else "b", order="key")
+        run_parallel(far.square, iter([1, 2]), key=lambda item: item if item == 1 else "b", order="key")
     assert [1, 4] == caught.value.results.values()
 
 
@@ -403,7 +394,7 @@ class Odd:
 def test_a_key_that_cannot_be_shown_costs_nothing(executor, raised):
     """For a key whose ``repr`` raises, messages name its type."""
     key = Odd(raised)
-    results = run_parallel(invert, {key: 0}, executor=executor)
+    results = run_parallel(far.invert, {key: 0}, executor=executor)
     error = results.failures[key].error
     assert isinstance(error, ZeroDivisionError)
     assert any(f"task <Odd, whose repr raised {raised.__name__}>" in note for note in error.__notes__)
@@ -475,7 +466,7 @@ def test_ctrl_c_in_the_input_gives_what_was_read():
         yield 3
 
     with pytest.raises(RunInterrupted) as caught:
-        run_parallel(square, items())
+        run_parallel(far.square, items())
     assert [0, 1, 2] == list(caught.value.results)
 
 
@@ -508,13 +499,13 @@ def test_an_executor_of_the_callers_stays_open():
             run_parallel([lambda: threading.current_thread().name], executor=executor)[0] for _ in range(5)
         }
         assert 1 == len(names)
-        assert 9 == executor.submit(square, 3).result()
+        assert 9 == executor.submit(far.square, 3).result()
 
 
 def test_a_run_leaves_no_thread():
     """A run ends the threads that it has started."""
     before = set(threading.enumerate())
-    run_parallel(square, range(100), max_workers=8)
+    run_parallel(far.square, range(100), max_workers=8)
     assert set(threading.enumerate()) <= before
 
 
@@ -686,10 +677,6 @@ def test_values_go_with_the_results(executor):
         gc.enable()
 
 
-class Thing:
-    """An object to which a weak reference can be made, and on which a task may fail."""
-
-
 async def fail_on_awaiting(thing, load):
     raise ValueError("not this one")
 
@@ -708,7 +695,7 @@ def test_what_coroutines_were_given_goes_with_the_results(fn, options):
     gc.collect()
     gc.disable()
     try:
-        thing, load = Thing(), Thing()
+        thing, load = far.Thing(), far.Thing()
         gone = [weakref.ref(thing), weakref.ref(load)]
         results = run_parallel(fn, [thing], args=(load,), **options)
         assert 1 == len(results.failures)
@@ -718,16 +705,12 @@ def test_what_coroutines_were_given_goes_with_the_results(fn, options):
         gc.enable()
 
 
-def fail_on(thing):
-    raise ValueError("not this one")
-
-
 def give_or_fail(fails, _, given):
     """Return a new Thing, or fail once there is one."""
     if fails:
         assert given.wait(PATIENCE)
         raise ValueError("this one")
-    given.alive.append(weakref.ref(thing := Thing()))
+    given.alive.append(weakref.ref(thing := far.Thing()))
     given.set()
     return thing
 
@@ -761,7 +744,7 @@ def refuse(so_far, value):
 def test_all_that_a_run_knows_goes_with_the_error_that_it_ends_in(run, options):
     """If a run ends in an error, its values and arguments are freed with that error, without garbage collection."""
     given = threading.Event()
-    given.alive = [weakref.ref(load := Thing())]
+    given.alive = [weakref.ref(load := far.Thing())]
     options = {"items": lambda: [True, False], **options}
     items = options.pop("items")()
     gc.collect()
@@ -779,7 +762,7 @@ def test_all_that_a_run_knows_goes_with_the_error_that_it_ends_in(run, options):
 @pytest.mark.parametrize("options", [{}, {"then": lambda outcome: ()}], ids=["plain", "then"])
 def test_what_a_stream_was_given_goes_with_it(executor, options):
     """A stream's arguments are freed with it, without garbage collection, even with ``then``."""
-    load = Thing()
+    load = far.Thing()
     gone = weakref.ref(load)
     gc.collect()
     gc.disable()
@@ -794,7 +777,7 @@ def test_what_a_stream_was_given_goes_with_it(executor, options):
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 @pytest.mark.parametrize(
     ("fn", "options"),
-    [(fail_on, {"retries": Retry(1, delay=0)}), (id, {"then": lambda outcome: ()})],
+    [(far.fail_on, {"retries": Retry(1, delay=0)}), (id, {"then": lambda outcome: ()})],
     ids=["failures", "then"],
 )
 def test_items_go_with_the_results(executor, fn, options):
@@ -802,7 +785,7 @@ def test_items_go_with_the_results(executor, fn, options):
     gc.collect()
     gc.disable()
     try:
-        things = [Thing() for _ in range(3)]
+        things = [far.Thing() for _ in range(3)]
         alive = [weakref.ref(thing) for thing in things]
         results = run_parallel(fn, things, executor=executor, max_workers=1, **options)
         assert len(results) == 3

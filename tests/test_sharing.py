@@ -24,14 +24,6 @@ from parallelkit._worker._travel import pack
 LONG = 1 << 17  # of 8 bytes: a mebibyte
 
 
-def describe(item, *arrays, **named):
-    return [(array.flags.writeable, float(array[0])) for array in (*arrays, *named.values())]
-
-
-def write(item, array):
-    array[item] = 1.0
-
-
 def own_memory():
     """Bytes of private memory of this process, and of shared files that it has touched."""
     with open("/proc/self/smaps_rollup") as file:
@@ -56,7 +48,14 @@ def shared_maps(item=None):
 
 
 @pytest.fixture
-def executor():
+def executor(both_running):
+    """Of two workers, which have run other tests."""
+    return both_running
+
+
+@pytest.fixture
+def new():
+    """An executor of two workers for a test that ends one of them, or that leaves blocks for the next items."""
     with ProcessExecutor(2) as executor:
         yield executor
 
@@ -70,7 +69,7 @@ def patience():
 def test_arrays_in_args_and_kwargs_are_shared_read_only(executor):
     """Large arrays in args and kwargs are shared and read-only; small ones are pickled, and private to each worker."""
     results = run_parallel(
-        describe,
+        far.describe,
         range(6),
         args=(np.full(LONG, 2.0), np.full(10, 3.0)),
         kwargs={"other": np.full(LONG, 4.0)},
@@ -82,7 +81,7 @@ def test_arrays_in_args_and_kwargs_are_shared_read_only(executor):
 def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
     """Writing to a shared array is NumPy's error in that task, and affects no other."""
     array = np.zeros(LONG)
-    results = run_parallel(write, range(3), args=(array,), executor=executor)
+    results = run_parallel(far.write, range(3), args=(array,), executor=executor)
     assert [str(failure.error) for failure in results.failures.values()] == [
         "assignment destination is read-only"
     ] * 3
@@ -99,13 +98,13 @@ def test_who_writes_to_an_array_of_his_own_is_not_told_of_others(executor):
     array = np.zeros(LONG)
     array.flags.writeable = False
     for args in ((array[:10].copy(),), ()):
-        results = run_parallel(lambda item, *_: write(item, array), [0], args=args, executor=executor)
+        results = run_parallel(lambda item, *_: far.write(item, array), [0], args=args, executor=executor)
         assert ["parallelkit: task 0, attempt 1 of 1"] == results.failures[0].error.__notes__
     results = run_parallel(lambda item, _: int(item), ["no number"], args=(array,), executor=executor)
     assert ["parallelkit: task 0, attempt 1 of 1"] == results.failures[0].error.__notes__
 
 
-def test_who_writes_past_the_flags_ends_by_that(executor):
+def test_who_writes_past_the_flags_ends_by_that(new):
     """Shared memory itself is read-only: a library that ignores the array's flag kills its own task, and changes no other's data."""
 
     def scribble(item, array):
@@ -115,13 +114,13 @@ def test_who_writes_past_the_flags_ends_by_that(executor):
             ctypes.memset(array.ctypes.data, 1, 8)
         return float(array[0])
 
-    results = run_parallel(scribble, range(8), args=(np.full(LONG, 5.0),), executor=executor)
+    results = run_parallel(scribble, range(8), args=(np.full(LONG, 5.0),), executor=new)
     assert list(results.failures) == [1]
     assert isinstance(results.failures[1].error, WorkerDied)
     assert set(results.successes.values()) == {5.0}
 
 
-def test_what_the_function_brings_itself_may_be_written_to(executor):
+def test_what_the_function_brings_itself_may_be_written_to(new):
     """Arrays that a closure or a method's object brings may be written to; each worker has its own changes."""
     closed = np.full(LONG, 1.0)
 
@@ -140,7 +139,7 @@ def test_what_the_function_brings_itself_may_be_written_to(executor):
 
     for fn in (enclosing, Model()):
         for args in ((), (np.ones(LONG),)):
-            values = run_parallel(fn, range(6), args=args, executor=executor).values()
+            values = run_parallel(fn, range(6), args=args, executor=new).values()
             assert {(True, *(False for _ in args))} == {tuple(flags) for _, _, *flags in values}
             counts = {pid: [count for count, where, *_ in values if where == pid] for _, pid, *_ in values}
             assert all(sorted(seen) == [2.0 + n for n in range(len(seen))] for seen in counts.values())
@@ -191,7 +190,9 @@ def test_every_form_of_a_run_shares(executor):
         executor=executor,
     )
     assert starred.values() == [(1, 2, False)]
-    own = run_parallel({"x": Task(describe, 0), "y": Task(describe, 1)}, args=(array,), executor=executor)
+    own = run_parallel(
+        {"x": Task(far.describe, 0), "y": Task(far.describe, 1)}, args=(array,), executor=executor
+    )
     assert own.to_dict() == {"x": [(False, 7.0)], "y": [(False, 7.0)]}
 
 
@@ -330,10 +331,10 @@ def test_what_is_no_longer_as_in_its_file_travels_as_it_is(mapped, tmp_path, exe
     assert [9999.0] == run_parallel(first, [0], args=(removed,), executor=executor)[0]
 
 
-def test_an_item_that_is_a_file_is_the_tasks_own(mapped, executor):
+def test_an_item_that_is_a_file_is_the_tasks_own(mapped, new):
     """A mapped array as an item is private to its task: what that writes changes no other's data."""
     array = mapped("r+")
-    assert 9.0 == run_parallel(far.spoil_first, [array], executor=executor)[0]
+    assert 9.0 == run_parallel(far.spoil_first, [array], executor=new)[0]
     assert 0.0 == array[0]
 
 
@@ -356,7 +357,7 @@ def test_arguments_beside_a_function_of_the_script_are_pickled_once(executor, mo
     assert 1 == Counted.pickled
 
 
-def test_a_new_worker_gets_it_too(executor):
+def test_a_new_worker_gets_it_too(new):
     """Replacements of killed or retired workers get the shared arrays, too."""
 
     def die_once(item, array):
@@ -364,7 +365,7 @@ def test_a_new_worker_gets_it_too(executor):
             os.kill(os.getpid(), 9)
         return float(array[item])
 
-    results = run_parallel(die_once, range(20), args=(np.arange(LONG, dtype=float),), executor=executor)
+    results = run_parallel(die_once, range(20), args=(np.arange(LONG, dtype=float),), executor=new)
     assert list(results.failures) == [2]
     assert results.successes == {n: float(n) for n in range(20) if n != 2}
 
@@ -372,7 +373,7 @@ def test_a_new_worker_gets_it_too(executor):
 @pytest.mark.all
 def test_the_memory_is_given_back_after_the_run(executor):
     """After the run, the memory is freed here, and in workers that stay."""
-    run_parallel(describe, range(4), args=(np.ones(LONG),), executor=executor).raise_failures()
+    run_parallel(far.describe, range(4), args=(np.ones(LONG),), executor=executor).raise_failures()
     deadline = time.monotonic() + 5
     while (
         any(run_parallel(shared_maps, range(4), executor=executor).values()) and time.monotonic() < deadline
@@ -387,7 +388,7 @@ def test_what_cannot_be_pickled_is_named_as_ever(executor):
     with pytest.raises(
         TypeError, match=r"args\[1\] cannot be sent to worker processes: an object of type _thread.lock"
     ):
-        run_parallel(describe, [0], args=(np.ones(LONG), threading.Lock()), executor=executor)
+        run_parallel(far.describe, [0], args=(np.ones(LONG), threading.Lock()), executor=executor)
 
 
 @pytest.mark.all

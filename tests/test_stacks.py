@@ -1,7 +1,6 @@
 """Stacks of running threads, as failures and warnings show them."""
 
 import _thread
-import asyncio
 import os
 import signal
 import sqlite3
@@ -10,6 +9,7 @@ import sys
 import threading
 import time
 
+import hanging_tasks as hanging
 import pytest
 from patience import given_time
 
@@ -129,31 +129,20 @@ def test_the_error_tells_where_the_attempt_stood():
     assert not hasattr(note_where(ValueError(), None), "__notes__")
 
 
-RELEASE = threading.Event()
-
-
-def hang():
-    RELEASE.wait(60)
-
-
-def outer(item):
-    hang()
-
-
 @pytest.mark.parametrize("executor", [pytest.param("threads", marks=pytest.mark.abandons(1)), "processes"])
 def test_a_stack_reads_the_same_from_a_thread_and_from_a_process(executor):
     """Stacks from threads and processes look the same: outermost first, with source lines, in the failure and in its error."""
-    RELEASE.clear()
+    hanging.RELEASED.clear()
     for _ in range(20):  # a process that gets no turn on a busy machine writes nothing
-        results = run_parallel(outer, [0], executor=executor, timeout=0.2)
+        results = run_parallel(hanging.outer, [0], executor=executor, timeout=0.2)
         if "in hang" in (results.failures[0].stack or ""):
             break
-    RELEASE.set()
+    hanging.RELEASED.set()
     stack = results.failures[0].stack
-    assert stack.index("in outer\n    hang()\n") < stack.index("in hang\n    RELEASE.wait(60)")
+    assert stack.index("in outer\n    hang()\n") < stack.index("in hang\n    RELEASED.wait(60)")
     with pytest.raises(TaskTimeout) as raised:
         results[0]
-    assert "    RELEASE.wait(60)" in "\n".join(raised.value.__notes__)
+    assert "    RELEASED.wait(60)" in "\n".join(raised.value.__notes__)
 
 
 def crash():
@@ -230,35 +219,24 @@ def test_the_stack_of_a_coroutine_ends_at_a_foreign_awaitable():
 # Where a stop finds an attempt
 
 
-def wait_in(item):
-    RELEASED.wait(60)
-
-
-RELEASED = threading.Event()
-
-
-async def sleep_in(item):
-    await asyncio.sleep(60)
-
-
 @pytest.mark.parametrize(
     ("executor", "fn"),
     [
-        pytest.param("threads", wait_in, marks=pytest.mark.abandons(10)),
-        ("processes", wait_in),
-        ("threads", sleep_in),
+        pytest.param("threads", hanging.wait_in, marks=pytest.mark.abandons(10)),
+        ("processes", hanging.wait_in),
+        ("threads", hanging.sleep_in),
     ],
     ids=["threads", "processes", "coroutines"],
 )
 def test_what_a_stop_cuts_off_tells_where_it_stood(executor, fn, monkeypatch):
     """Tasks that ``run_timeout`` cuts off have stacks; those that never began have none."""
     monkeypatch.setattr(_stacks, "STACK_PATIENCE", 10.0)  # a busy machine may not run the worker for a while
-    RELEASED.clear()
-    for seconds in (0.3, 0.6, 1.2, 2.4, 4.8, 9.6, 19.2):  # until both have begun by then
+    hanging.RELEASED.clear()
+    for seconds in (0.15, 0.3, 0.6, 1.2, 2.4, 4.8, 9.6, 19.2):  # until both have begun by then
         results = run_parallel(fn, range(3), executor=executor, max_workers=2, run_timeout=seconds)
         if all(f"in {fn.__name__}\n" in (results.failures[index].stack or "") for index in range(2)):
             break
-    RELEASED.set()
+    hanging.RELEASED.set()
     stacks = [failure.stack for failure in results.failures.values()]
     assert all(f"in {fn.__name__}\n" in stack for stack in stacks[:2])
     assert stacks[2] is None
@@ -269,29 +247,29 @@ def test_what_a_stop_cuts_off_tells_where_it_stood(executor, fn, monkeypatch):
 
 def press_and_wait(item):
     _thread.interrupt_main()
-    RELEASED.wait(60)
+    hanging.RELEASED.wait(60)
 
 
 @pytest.mark.abandons(1)
 def test_what_ctrl_c_cuts_off_in_a_stream_tells_where_it_stood():
     """After Ctrl-C in a stream, the unfinished tasks in the error's results have stacks, as after Ctrl-C in a run."""
-    RELEASED.clear()
+    hanging.RELEASED.clear()
     with pytest.raises(RunInterrupted) as raised:
         [*iter_parallel(press_and_wait, [0])]
-    RELEASED.set()
+    hanging.RELEASED.set()
     assert "in press_and_wait\n" in raised.value.results.failures[0].stack
 
 
 @pytest.mark.abandons(1)
 def test_closing_a_stream_looks_at_no_stacks(monkeypatch):
     """Closing a stream collects no stacks: nobody gets the outcomes, and worker processes would need a moment to write them."""
-    RELEASED.clear()
+    hanging.RELEASED.clear()
     looked = []
     monkeypatch.setattr(ThreadPort, "stacks", lambda port: looked.append(port) or {})
-    stream = iter_parallel(lambda item: item or RELEASED.wait(60), [1, 0], max_workers=2)
+    stream = iter_parallel(lambda item: item or hanging.RELEASED.wait(60), [1, 0], max_workers=2)
     assert 1 == next(stream).value
     stream.close()
-    RELEASED.set()
+    hanging.RELEASED.set()
     assert [] == looked
 
 
@@ -304,13 +282,13 @@ def test_what_a_full_disk_cuts_off_tells_where_it_stood(tmp_path, monkeypatch):
 
     def wait_for_the_other(item):
         (begun.wait if item == "first" else begun.set)()
-        return item == "first" or RELEASED.wait(60)
+        return item == "first" or hanging.RELEASED.wait(60)
 
     monkeypatch.setattr(Journal, "write", full)
-    RELEASED.clear()
+    hanging.RELEASED.clear()
     begun = threading.Event()
     results = run_parallel(wait_for_the_other, ["first", "other"], key=str, checkpoint=tmp_path / "journal")
-    RELEASED.set()
+    hanging.RELEASED.set()
     assert "in wait_for_the_other\n" in results.failures["other"].stack
 
 
@@ -350,7 +328,7 @@ def test_workers_that_were_asked_are_not_used_again():
     """A worker that was asked for its stack runs no further task, so that no other run gets what it has written."""
     with ProcessExecutor(2) as pool:
         for _ in range(2):
-            stopped = run_parallel(wait_in, range(2), executor=pool, run_timeout=0.5)
+            stopped = run_parallel(hanging.wait_in, range(2), executor=pool, run_timeout=0.5)
             assert [TaskCancelled] * 2 == [type(failure.error) for failure in stopped.failures.values()]
             late = run_parallel(time.sleep, [60, 60], executor=pool, timeout=0.1)
             assert all("wait_in" not in (failure.stack or "") for failure in late.failures.values())
@@ -408,18 +386,7 @@ def test_a_worker_that_ends_as_it_is_asked_is_no_timeout_but_where_it_is():
     assert isinstance(results.failures[0].error, TaskTimeout)
 
 
-def return_when_asked(item):
-    def interrupt(*_):
-        raise InterruptedError
-
-    signal.signal(STACK_SIGNAL, interrupt)
-    try:
-        time.sleep(60)
-    except InterruptedError:
-        return "half of it"
-
-
 def test_what_is_committed_after_a_worker_was_asked_does_not_count():
     """The signal that asks a worker for its stack may interrupt what the task hung in: what it then returns is no result."""
-    results = run_parallel(return_when_asked, [0], executor="processes", timeout=0.2)
+    results = run_parallel(hanging.return_when_asked, [0], executor="processes", timeout=0.2)
     assert isinstance(results.failures[0].error, TaskTimeout)

@@ -276,7 +276,7 @@ def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
     own = ProcessEngine(1)
     try:
         with opened(own, far.nothing) as port:
-            port.start([(0, 1, far.Bomb(""), None), (1, 1, far.Bomb(how), 0.3 if how == "hang" else None)])
+            port.start([(0, 1, far.Bomb(""), None), (1, 1, far.Bomb(how), 0.1 if how == "hang" else None)])
             port.start([(2, 1, far.Bomb(""), None)])
             seen = drive_rest(port, 3)
     finally:
@@ -287,22 +287,12 @@ def test_item_that_breaks_on_unpickling_fails_its_task(how, error):
     assert seen.failures[1].started is not None
 
 
-class Unready:
-    """Its pickle has one argument, and it takes two, as with many error classes (whose pickles tblib may have changed)."""
-
-    def __init__(self, code, text):
-        self.text = f"{code}: {text}"
-
-    def __reduce__(self):
-        return Unready, (self.text,)
-
-
 @pytest.mark.parametrize(
     ("what", "tasks", "options"),
     [
-        ("the item", (repr, [Unready(3, "no")]), {}),
-        ("the function and its arguments", ([Task(repr, Unready(3, "no"))],), {}),
-        ("the function and the arguments of the run", (print, [1]), {"args": (Unready(3, "no"),)}),
+        ("the item", (repr, [far.Unready(3, "no")]), {}),
+        ("the function and its arguments", ([Task(repr, far.Unready(3, "no"))],), {}),
+        ("the function and the arguments of the run", (print, [1]), {"args": (far.Unready(3, "no"),)}),
     ],
 )
 def test_an_error_of_unpickling_says_so(what, tasks, options, running):
@@ -327,7 +317,7 @@ def test_what_does_not_survive_being_sent_by_value_belongs_in_a_module(monkeypat
 
     class Fragile:
         def __reduce__(self):
-            return Unready, ("no",)
+            return far.Unready, ("no",)
 
     fragile = Fragile()
     monkeypatch.setattr(sys.modules["__main__"], "MISSING", MISSING, raising=False)
@@ -1593,14 +1583,10 @@ def test_surroundings_are_the_parents(engine, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend("/somewhere")
     own = ProcessEngine(1)
     try:
-        ((directory, variable, path, argv, prefix),) = drive(own, look_around, [0]).values.values()
+        ((directory, variable, path, argv, prefix),) = drive(own, far.look_around, [0]).values.values()
     finally:
         own.close()
     assert (str(tmp_path), "set", sys.path, sys.argv, sys.prefix) == (directory, variable, path, argv, prefix)
-
-
-def look_around(_):
-    return os.getcwd(), os.environ.get("PARALLELKIT_TEST"), list(sys.path), sys.argv, sys.prefix
 
 
 def fail_elsewhere():
@@ -1623,7 +1609,7 @@ def test_what_a_task_changes_is_put_back(engine):
     """The next task finds directory, environment and ``sys.path`` as they were, whichever of them a task has changed."""
 
     def look():
-        return *look_around(None), dict(os.environ)
+        return *far.look_around(None), dict(os.environ)
 
     acts = [act for change in CHANGES for act in (look, change)]
     seen = drive(engine, lambda act: act(), [*acts, look])
@@ -1631,24 +1617,12 @@ def test_what_a_task_changes_is_put_back(engine):
     assert [first] * len(CHANGES) == later
 
 
-class Elsewhere:
-    """``look_around``, as of a module that changes the directory as it is imported."""
-
-    def __reduce__(self):
-        return go_elsewhere, ()
-
-
-def go_elsewhere():
-    os.chdir("/")
-    return look_around
-
-
-@pytest.mark.parametrize("options", [{}, {"initializer": go_elsewhere}])
+@pytest.mark.parametrize("options", [{}, {"initializer": far.go_elsewhere}])
 def test_what_loading_the_function_or_the_initializer_changes_stays(options):
     """All tasks of a worker, not only its first, find what the function's import or the initializer has changed."""
     own = ProcessEngine(1, **options)
     try:
-        seen = drive(own, look_around if options else Elsewhere(), range(3))
+        seen = drive(own, far.look_around if options else far.Elsewhere(), range(3))
     finally:
         own.close()
     assert ["/"] * 3 == [directory for directory, *_ in seen.values.values()]
@@ -1812,27 +1786,11 @@ def kept():
     logger.setLevel(logging.NOTSET)
 
 
-def log_and(item):
-    import logging
-
-    logger = logging.getLogger("far")
-    logger.debug("below the level")
-    logger.info("item %s", item, extra={"own": [item]})
-    if item == 1:
-        try:
-            raise ValueError("logged")
-        except ValueError:
-            logger.exception("failed")
-    if item == 2:
-        os._exit(1)
-    return item
-
-
 def test_log_records_come_back(kept):
     """Log records of tasks arrive before the run is over, with index and attempt, even from tasks that die."""
     own = ProcessEngine(2)
     try:
-        drive(own, log_and, range(4))
+        drive(own, far.log_and, range(4))
     finally:
         own.close()
     messages = sorted((record.task_index, record.task_attempt, record.getMessage()) for record in kept)
@@ -1853,16 +1811,9 @@ def test_log_records_come_back(kept):
     }
 
 
-def log_awkwardly(_):
-    logger = logging.getLogger("far")
-    logger.info("locked", extra={"own": threading.Lock()})
-    logger.info("%d items", "some")
-    return "done"
-
-
 def test_a_log_record_that_cannot_be_sent_as_it_is_fails_no_task(kept, capfd):
     """Texts stand for what cannot be pickled; a record whose message cannot be formatted is told on stderr, as elsewhere."""
-    assert "done" == run_parallel(log_awkwardly, [0], executor="processes")[0]
+    assert "done" == run_parallel(far.log_awkwardly, [0], executor="processes")[0]
     assert [("locked", "an object of type _thread.lock")] == [(made.msg, made.own) for made in kept]
     assert "--- Logging error ---" in capfd.readouterr().err
 
@@ -1876,18 +1827,13 @@ def nothing_below_error():
 
 def test_what_the_program_has_disabled_is_not_logged_by_tasks(kept, nothing_below_error):
     """``logging.disable`` counts in workers, too."""
-    run_parallel(log_at, [(logging.WARNING, logging.ERROR)], executor="processes").raise_failures()
+    run_parallel(far.log_at, [(logging.WARNING, logging.ERROR)], executor="processes").raise_failures()
     assert ["ERROR"] == [made.levelname for made in kept]
-
-
-def log_at(levels):
-    for level in levels:
-        logging.getLogger("far").log(level, "at %d", level)
 
 
 def log_at_own_level(levels):
     logging.addLevelName(27, "OF THE TASK")
-    log_at(levels)
+    far.log_at(levels)
 
 
 @pytest.mark.all
@@ -1898,7 +1844,7 @@ def test_levels_have_the_names_that_the_program_has_given_them(kept, monkeypatch
     logging.addLevelName(26, "NOTICE")
     logging.addLevelName(logging.ERROR, "Error")
     run_parallel(log_at_own_level, [(26, 27, logging.ERROR)], executor="processes").raise_failures()
-    run_parallel(log_at, [(28, logging.WARNING)], executor="processes").raise_failures()
+    run_parallel(far.log_at, [(28, logging.WARNING)], executor="processes").raise_failures()
     assert ["NOTICE", "OF THE TASK", "Error", "Level 28", "WARNING"] == [record.levelname for record in kept]
 
 
@@ -1925,7 +1871,7 @@ def test_settings_of_classes_that_no_new_worker_can_import_reach_it_as_plain_val
     logging.getLogger("far").setLevel(Level.NOTICE)
     monkeypatch.setattr(sys, "path", [Place(), *map(Text, sys.path)])
     monkeypatch.setattr(sys, "argv", [Text("program"), Place(), 5])
-    run_parallel(log_at, [(24, 26)], executor="processes", max_workers=1).raise_failures()
+    run_parallel(far.log_at, [(24, 26)], executor="processes", max_workers=1).raise_failures()
     assert [26] == [record.levelno for record in kept]
     assert [["program", "/place", 5]] == run_parallel(arguments, [0], executor="processes").values()
 

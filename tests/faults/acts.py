@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import time
+from contextlib import suppress
 
 LONG = 1000.0
 
@@ -203,3 +204,92 @@ def nap_between_notes(item, path):
     time.sleep(item * 7919 % 1000 / 1000 * 0.02)
     note(path, f"ended {item}")
     return item * item
+
+
+def noted_in_time(item, path):
+    """Note the item, after long enough that ``run_parallel`` hands such tasks to processes one by one."""
+    time.sleep(0.005)
+    return noted(item, path)
+
+
+class Large:
+    def __init__(self):
+        self.content = bytes(1_000_000)
+
+
+def modes(item):
+    """The permissions of group and others on every file and pipe of ours that this process has open."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the folder itself
+            target = os.readlink(f"/proc/self/fd/{name}")
+            if target.startswith(("/memfd:parallelkit", "pipe:")):
+                found[target] = os.stat(f"/proc/self/fd/{name}").st_mode & 0o077
+    return item, found
+
+
+def abs_later(number, folder):
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    (folder / "gone").touch()
+    return abs(number)
+
+
+def set_an_alarm(item):
+    """Set a timer and do not stop it, as a careless task may; any other item runs long enough to be hit by that timer."""
+    if item == "alarm":
+        signal.alarm(1)
+    elif isinstance(item, str):
+        signal.setitimer(getattr(signal, item), 0.1)
+    else:
+        end = time.process_time() + 0.15
+        while time.process_time() < end:
+            pass
+        time.sleep(item)
+    return item
+
+
+class Signals:
+    """Sends its process a signal when it is pickled there."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __reduce__(self):
+        return arrive, (self.pid, strike(self.pid))
+
+
+def arrive(pid, _):
+    return Arrived(pid)
+
+
+class Arrived:
+    """Sends its process a signal when it is unpickled there."""
+
+    def __init__(self, pid):
+        self.pid = pid
+
+    def __reduce__(self):
+        return strike, (self.pid,)
+
+
+def strike(pid):
+    if os.getpid() == pid and callable(signal.getsignal(signal.SIGUSR2)):  # otherwise it would end the tests
+        signal.raise_signal(signal.SIGUSR2)
+
+
+class StruckOnceError(Exception):
+    """An error that sends its process a signal the first time that it is pickled."""
+
+    struck = False
+
+    def __reduce__(self):
+        if not StruckOnceError.struck:
+            StruckOnceError.struck = True
+            signal.raise_signal(signal.SIGUSR2)
+        return StruckOnceError, ()
+
+
+def raise_under_an_alarm(item):
+    signal.signal(signal.SIGUSR2, lambda number, frame: 1 // 0)
+    raise StruckOnceError

@@ -32,14 +32,7 @@ from parallelkit._worker._channel import GarbageError, frame, rights
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
 
-BAD = 7
 WITHIN = 20.0  # seconds; generous, for busy machines
-
-
-def first(*deeds):
-    """Call one deed after the other."""
-    for deed in deeds:
-        deed()
 
 
 def in_time(*deeds, timeout=None, count=20):
@@ -47,17 +40,12 @@ def in_time(*deeds, timeout=None, count=20):
     engine = ProcessEngine(2)
     began = time.monotonic()
     try:
-        seen = drive(engine, partial(far.on, {BAD: (do_all, deeds)}), range(count), timeout)
+        seen = drive(engine, partial(far.on, {sabotage.BAD: (sabotage.do_all, deeds)}), range(count), timeout)
     finally:
         engine.close()
     assert time.monotonic() - began < WITHIN
     assert count == len(seen)
     return seen
-
-
-def do_all(deeds):
-    first(*deeds)
-    return BAD
 
 
 def mostly_rare(names, *often):
@@ -68,9 +56,9 @@ def mostly_rare(names, *often):
 def others_are_well(seen: Seen, count=20):
     """Assert that every task but the bad one has its value; the bad one may have a value or have died or timed out."""
     assert all(isinstance(ended.error, (WorkerDied, TaskTimeout)) for ended in seen.failures.values()), seen
-    wrong = {index: ended.error for index, ended in seen.failures.items() if index != BAD}
+    wrong = {index: ended.error for index, ended in seen.failures.items() if index != sabotage.BAD}
     assert {} == wrong
-    assert {index: index for index in range(count) if index != BAD}.items() <= seen.values.items()
+    assert {index: index for index in range(count) if index != sabotage.BAD}.items() <= seen.values.items()
 
 
 # In a real worker
@@ -97,12 +85,12 @@ def test_task_that_overwrites_its_ring(column, pattern, then):
     more = {"return": [], "leave": [partial(os._exit, 3)], "hang": [sabotage.hang]}[then]
     seen = in_time(partial(sabotage.overwrite, column, pattern), *more, timeout=1.0)
     if then != "return":
-        assert isinstance(seen.failures[BAD].error, (WorkerDied, TaskTimeout))
+        assert isinstance(seen.failures[sabotage.BAD].error, (WorkerDied, TaskTimeout))
     # Earlier results of its batch, if the parent has not read them yet, may be spoilt as well.
     assert all(
         isinstance(ended.error, (WorkerDied, TypeError, TaskTimeout)) for ended in seen.failures.values()
     )
-    assert all(index == value for index, value in seen.values.items() if index >= BAD)
+    assert all(index == value for index, value in seen.values.items() if index >= sabotage.BAD)
 
 
 WORDS = {
@@ -131,14 +119,14 @@ def test_task_that_hides_when_it_began_and_hangs(start, monkeypatch):
     monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
     engine = ProcessEngine(2)
     try:
-        with_timeout = partial(far.on, {BAD: (do_all, [start, sabotage.hang])})
+        with_timeout = partial(far.on, {sabotage.BAD: (sabotage.do_all, [start, sabotage.hang])})
         port = engine.open(Job(with_timeout))
         port.start([(index, 1, index, 1.0) for index in range(20)])
         seen, deadline = Seen(), time.monotonic() + WITHIN
         while len(seen) < 20 and time.monotonic() < deadline:
             seen.add(port.wait(deadline))
-        assert isinstance(seen.failures[BAD].error, WorkerDied)
-        assert {index: index for index in range(20) if index != BAD} == seen.values
+        assert isinstance(seen.failures[sabotage.BAD].error, WorkerDied)
+        assert {index: index for index in range(20) if index != sabotage.BAD} == seen.values
         port.close()
     finally:
         engine.close()
@@ -184,7 +172,7 @@ def test_task_that_writes_to_its_socket(what):
 def test_task_that_floods_its_socket(kind, monkeypatch):
     """While a task floods its socket, its own timeout and that of another task are still enforced."""
     monkeypatch.setattr("logging.raiseExceptions", False)
-    table = {0: (do_all, [partial(sabotage.flood, kind)]), 1: (time.sleep, 1000)}
+    table = {0: (sabotage.do_all, [partial(sabotage.flood, kind)]), 1: (time.sleep, 1000)}
     engine = ProcessEngine(2)
     try:
         began = time.monotonic()
@@ -209,7 +197,7 @@ def test_task_that_swallows_what_is_sent_to_its_worker(tmp_path, monkeypatch):
     engine = ProcessEngine(1)
     try:
         items = range(200)
-        seen = drive(engine, partial(far.on, {150: (do_all, [sabotage.swallow])}), items)
+        seen = drive(engine, partial(far.on, {150: (sabotage.do_all, [sabotage.swallow])}), items)
     finally:
         engine.close()
     assert [] == [index for index in items if index not in seen.values]

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from functools import partial
 from pathlib import Path
 
@@ -44,27 +43,13 @@ def test_what_a_worker_died_of_is_told():
     ]
 
 
-def set_an_alarm(item):
-    """Set a timer and do not stop it, as a careless task may; any other item runs long enough to be hit by that timer."""
-    if item == "alarm":
-        signal.alarm(1)
-    elif isinstance(item, str):
-        signal.setitimer(getattr(signal, item), 0.1)
-    else:
-        end = time.process_time() + 0.15
-        while time.process_time() < end:
-            pass
-        time.sleep(item)
-    return item
-
-
 @pytest.mark.parametrize(
     "how", ["ITIMER_REAL", *(pytest.param(how, marks=pytest.mark.all) for how in ("alarm", "ITIMER_PROF"))]
 )
 def test_alarm_that_a_task_leaves_behind_strikes_no_other(how):
     """A timer that a task has set is stopped when the task ends; otherwise its signal would kill the next task."""
     items = [how, 1.0 if how == "alarm" else 0.05]
-    assert run_parallel(set_an_alarm, items, executor="processes", max_workers=1).values() == items
+    assert run_parallel(acts.set_an_alarm, items, executor="processes", max_workers=1).values() == items
 
 
 def test_timer_of_an_initializer_goes_on():

@@ -155,12 +155,6 @@ def as_results(fn, items, **options):
     return run_parallel(fn, items, **options).values()
 
 
-def noted_in_time(item, path):
-    """Note the item, after long enough that ``run_parallel`` hands such tasks to processes one by one."""
-    time.sleep(0.005)
-    return acts.noted(item, path)
-
-
 @pytest.mark.parametrize("key", [None, str])
 @pytest.mark.parametrize(
     ("run", "executor"),
@@ -182,7 +176,7 @@ def test_input_may_wait_for_what_its_last_item_does(run, executor, key, tmp_path
             acts.wait_for_lines(path, burst)
             yield from range(burst, burst + 8)
 
-    work = partial(noted_in_time if executor == "processes" else acts.noted, path=path)
+    work = partial(acts.noted_in_time if executor == "processes" else acts.noted, path=path)
     assert [*range(40)] == sorted(run(work, items(), executor=executor, max_workers=2, key=key))
 
 
@@ -283,7 +277,7 @@ def test_large_items_do_not_pile_up():
 
     def items():
         for _ in range(100):
-            thing = Large()
+            thing = acts.Large()
             alive.add(thing)
             yield thing
             del thing
@@ -292,11 +286,6 @@ def test_large_items_do_not_pile_up():
     until(lambda: gc.collect() == 0)
     run_parallel(far.nothing, items(), executor="processes", max_workers=2, buffersize=6)
     assert max(most) <= 8
-
-
-class Large:
-    def __init__(self):
-        self.content = bytes(1_000_000)
 
 
 assert sys.implementation.name == "cpython", "references are counted"

@@ -82,7 +82,7 @@ def test_calls_that_were_done_before_an_interrupt_keep_their_values(tmp_path):
 
     with pytest.raises(KeyboardInterrupt), ProcessExecutor(2) as pool:
         pool.submit(abs, -1).result()
-        held, late = pool.submit(time.sleep, 0.1), pool.submit(abs_later, -2, tmp_path)
+        held, late = pool.submit(time.sleep, 0.1), pool.submit(acts.abs_later, -2, tmp_path)
         held.add_done_callback(hold_up)
         assert told.wait(30)
         (tmp_path / "go").touch()
@@ -92,13 +92,6 @@ def test_calls_that_were_done_before_an_interrupt_keep_their_values(tmp_path):
         threading.Timer(0.1, release.set).start()
         raise KeyboardInterrupt
     assert 2 == late.result(0)
-
-
-def abs_later(number, folder):
-    while not (folder / "go").exists():
-        time.sleep(0.01)
-    (folder / "gone").touch()
-    return abs(number)
 
 
 def test_other_errors_wait_for_calls_as_the_standard_pools_do():

@@ -343,7 +343,7 @@ engine.ProcessPort.close = slow
     assert took < GRACE
 
 
-@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("executor", [*rarely("threads"), "processes"])
 def test_two_interrupts_in_a_row(executor, tmp_path):
     """Two Ctrl-C in immediate succession raise a KeyboardInterrupt or RunInterrupted, and nothing is left."""
     setup = f"""
@@ -460,9 +460,17 @@ signal.signal(signal.SIGTERM, handler)
 """
 
 
-@pytest.mark.parametrize("executor", ["threads", "processes"])
-@pytest.mark.parametrize("error", ["Stop()", *rarely("SystemExit(3)")])
-@pytest.mark.parametrize("form", ["run_parallel({})", "[*iter_parallel({})]"])
+@pytest.mark.parametrize(
+    ("form", "executor", "error"),
+    [
+        ("run_parallel({})", "processes", "Stop()"),
+        ("[*iter_parallel({})]", "threads", "Stop()"),
+        pytest.param("run_parallel({})", "threads", "Stop()", marks=pytest.mark.all),
+        pytest.param("[*iter_parallel({})]", "processes", "Stop()", marks=pytest.mark.all),
+        pytest.param("run_parallel({})", "processes", "SystemExit(3)", marks=pytest.mark.all),
+        pytest.param("[*iter_parallel({})]", "threads", "SystemExit(3)", marks=pytest.mark.all),
+    ],
+)
 def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, tmp_path):
     """What a SIGTERM handler raises propagates unchanged, and the workers are gone."""
     call = form.format(f"partial(acts.note_and_hang, path=path + 'here'), range(3), executor={executor!r}")
@@ -472,37 +480,10 @@ def test_handler_that_raises_cleans_up_the_same_way(form, executor, error, tmp_p
     assert took < GRACE
 
 
-class Signals:
-    """Sends its process a signal when it is pickled there."""
-
-    def __init__(self, pid):
-        self.pid = pid
-
-    def __reduce__(self):
-        return arrive, (self.pid, strike(self.pid))
-
-
-def arrive(pid, _):
-    return Arrived(pid)
-
-
-class Arrived:
-    """Sends its process a signal when it is unpickled there."""
-
-    def __init__(self, pid):
-        self.pid = pid
-
-    def __reduce__(self):
-        return strike, (self.pid,)
-
-
-def strike(pid):
-    if os.getpid() == pid and callable(signal.getsignal(signal.SIGUSR2)):  # otherwise it would end the tests
-        signal.raise_signal(signal.SIGUSR2)
-
-
-@pytest.mark.parametrize("error", [SystemExit(3), TimeoutError("an alarm")])
-@pytest.mark.parametrize(("function", "kind"), [(abs, Signals), (Arrived, int)], ids=["sent", "got"])
+@pytest.mark.parametrize("error", [SystemExit(3), *rarely(TimeoutError("an alarm"))])
+@pytest.mark.parametrize(
+    ("function", "kind"), [(abs, acts.Signals), (acts.Arrived, int)], ids=["sent", "got"]
+)
 def test_handler_that_raises_blames_nothing_that_is_pickled(function, kind, error):
     """What a signal handler raises while an item or value is pickled or unpickled propagates; it is not that task's failure."""
     with handling(error), pytest.raises(type(error)) as raised:
@@ -519,7 +500,7 @@ class Struck:
     def __reduce__(self):
         self.left -= 1
         if self.left == 0:
-            strike(self.pid)
+            acts.strike(self.pid)
         if not self.fit:
             raise TypeError("unfit")
         return int, ()
@@ -533,7 +514,7 @@ class StruckError(Exception):
 
 
 def strike_and_make(pid):
-    strike(pid)
+    acts.strike(pid)
     return StruckError()
 
 
@@ -543,14 +524,14 @@ def raise_struck(item):
 
 def hear(event):
     if event.kind == "succeeded":
-        strike(os.getpid())
+        acts.strike(os.getpid())
 
 
 class StruckFunction:
     """A function that sends a signal when it is asked for an attribute that it lacks, such as its code."""
 
     def __getattr__(self, name):
-        strike(os.getpid())
+        acts.strike(os.getpid())
         raise AttributeError(name)
 
     def __call__(self, item):
@@ -558,7 +539,7 @@ class StruckFunction:
 
 
 def strike_here(item):
-    strike(os.getpid())
+    acts.strike(os.getpid())
 
 
 def log_a_line(item):
@@ -591,7 +572,7 @@ ASIDE = {
 
 def strike_here_before(*_):
     """A ``key``, ``by``, ``then`` and so on that sends its own process a signal."""
-    strike(os.getpid())
+    acts.strike(os.getpid())
 
 
 def struck_items(last=()):
@@ -599,11 +580,11 @@ def struck_items(last=()):
     try:
         yield from (1, 2)
         if not last:
-            strike(os.getpid())
+            acts.strike(os.getpid())
         yield from last
     finally:
         if last:
-            strike(os.getpid())
+            acts.strike(os.getpid())
 
 
 class StruckSize:
@@ -614,14 +595,14 @@ class StruckSize:
 
     def __iter__(self):
         yield from (1, 2)
-        strike(os.getpid())
+        acts.strike(os.getpid())
 
 
 class StruckKey:
     """A key that sends a signal when it is hashed."""
 
     def __hash__(self):
-        strike(os.getpid())
+        acts.strike(os.getpid())
         return 0
 
 
@@ -629,7 +610,7 @@ class StruckName:
     """A key that sends a signal when its ``repr`` is taken."""
 
     def __repr__(self):
-        strike(os.getpid())
+        acts.strike(os.getpid())
         return "a name"
 
 
@@ -637,7 +618,7 @@ class StruckNoteError(Exception):
     """An error that sends a signal when a note is added."""
 
     def add_note(self, note):
-        strike(os.getpid())
+        acts.strike(os.getpid())
 
 
 class StruckNotesError(Exception):
@@ -645,7 +626,7 @@ class StruckNotesError(Exception):
 
     @property
     def __notes__(self):
-        strike(os.getpid())
+        acts.strike(os.getpid())
 
 
 class StruckDelayError(Exception):
@@ -653,14 +634,14 @@ class StruckDelayError(Exception):
 
     @property
     def retry_after(self):
-        strike(os.getpid())
+        acts.strike(os.getpid())
 
 
 class StruckTextError(Exception):
     """An error that sends a signal when its text is taken."""
 
     def __str__(self):
-        strike(os.getpid())
+        acts.strike(os.getpid())
         return "a text"
 
 
@@ -730,7 +711,7 @@ class StruckFirst:
             return strike_and_make, (os.getpid(),)
         if not self.struck:
             self.struck = True
-            strike(os.getpid())
+            acts.strike(os.getpid())
         return int, ()
 
 
@@ -764,27 +745,10 @@ def test_a_cache_is_not_passed_over_for_what_a_handler_raised(tmp_path):
     assert raised.value is alarm
 
 
-class StruckOnceError(Exception):
-    """An error that sends its process a signal the first time that it is pickled."""
-
-    struck = False
-
-    def __reduce__(self):
-        if not StruckOnceError.struck:
-            StruckOnceError.struck = True
-            signal.raise_signal(signal.SIGUSR2)
-        return StruckOnceError, ()
-
-
-def raise_under_an_alarm(item):
-    signal.signal(signal.SIGUSR2, lambda number, frame: 1 // 0)
-    raise StruckOnceError
-
-
 def test_an_alarm_that_a_task_has_left_costs_its_error_nothing():
     """If a signal handler that a task has set raises while the worker pickles the task's error, the error still arrives."""
-    failure = run_parallel(raise_under_an_alarm, [1], executor="processes").failures[0]
-    assert type(failure.error) is StruckOnceError
+    failure = run_parallel(acts.raise_under_an_alarm, [1], executor="processes").failures[0]
+    assert type(failure.error) is acts.StruckOnceError
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Promise 10: no leaks. No run leaves a thread, process, descriptor, semaphore or shared memory behind."""
 
-import contextlib
 import os
 import threading
 from functools import partial
@@ -259,23 +258,12 @@ def test_environment_of_a_worker_is_the_callers():
     assert MARK not in environ
 
 
-def modes(item):
-    """The permissions of group and others on every file and pipe of ours that this process has open."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the folder itself
-            target = os.readlink(f"/proc/self/fd/{name}")
-            if target.startswith(("/memfd:parallelkit", "pipe:")):
-                found[target] = os.stat(f"/proc/self/fd/{name}").st_mode & 0o077
-    return item, found
-
-
 def test_channels_are_the_owners_alone():
     """Only the owner can read or write the rings, blocks, files of large results and pipes."""
     seen = []
     large = bytes(3_000_000)
     results = run_parallel(
-        modes, [large] * 4, executor="processes", then=lambda outcome: seen.append(modes(0)[1])
+        acts.modes, [large] * 4, executor="processes", then=lambda outcome: seen.append(acts.modes(0)[1])
     )
     far = [found for _, found in results.values()]
     assert all(any("parallelkit-ring" in name for name in found) for found in far)
