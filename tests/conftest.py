@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, settings
 from interrupts import let_interrupts_in
+from remote_tasks import meet
 
 from parallelkit import ProcessExecutor
 
@@ -47,6 +48,15 @@ def running():
     """One worker process, which runs already, for all tests of a file that need no new one."""
     with ProcessExecutor(1) as executor:
         executor.submit(abs, -1).result()
+        yield executor
+
+
+@pytest.fixture(scope="module")
+def both_running(tmp_path_factory):
+    """The same with two worker processes."""
+    folder = str(tmp_path_factory.mktemp("both"))
+    with ProcessExecutor(2) as executor:
+        list(executor.map(meet, [folder] * 2, [2] * 2))
         yield executor
 
 

@@ -154,6 +154,19 @@ def submit(executor, fn, item):
 WAYS = pytest.mark.parametrize("way", [run, pytest.param(run_tasks, marks=pytest.mark.all), submit])
 
 
+@pytest.fixture
+def executor(running):
+    """Of one worker, which has run other tests."""
+    return running
+
+
+@pytest.fixture
+def new():
+    """An executor of one worker for a test whose task starts what lives as long as its worker."""
+    with ProcessExecutor(1) as executor:
+        yield executor
+
+
 @WAYS
 def test_what_a_script_sets_in_a_class_is_there_in_the_next_call(way, script, executor):
     """What a script sets in a class, as in a notebook's ``class CFG``, or sets back, is there in the next run on warm workers."""
@@ -384,7 +397,7 @@ def test_a_task_can_pickle_objects_of_the_script_itself(way, script, executor):
 
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
-def test_a_task_does_not_pickle_objects_of_the_script_for_processes_that_it_spawns(method, script, executor):
+def test_a_task_does_not_pickle_objects_of_the_script_for_processes_that_it_spawns(method, script, new):
     """These do not have the class, and a pool of them would wait forever: so the task gets an error, also before they are there."""
 
     def pickle_beside(item):
@@ -401,8 +414,8 @@ def test_a_task_does_not_pickle_objects_of_the_script_for_processes_that_it_spaw
 
     for fn in (pickle_beside, start_with):
         with pytest.raises(pickle.PicklingError, match="lookup Doc on __main__ failed"):
-            run(executor, fn, script["Doc"]())
-    assert run(executor, pickle.dumps, script["Doc"]()), "no such process is left"
+            run(new, fn, script["Doc"]())
+    assert run(new, pickle.dumps, script["Doc"]()), "no such process is left"
 
 
 OWN_OBJECTS = """

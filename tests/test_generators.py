@@ -105,10 +105,9 @@ def script():
 
 
 @pytest.fixture
-def executor():
-    """Of two workers."""
-    with ProcessExecutor(2) as executor:
-        yield executor
+def executor(both_running):
+    """Of two workers, which have run other tests."""
+    return both_running
 
 
 WHO = r" is (a|a method of a) (Generator|RandomState|Random), which each worker process would get in the same state"

@@ -6,7 +6,7 @@ from weakref import ref
 import numpy as np
 import pytest
 
-from parallelkit import Task, run_parallel
+from parallelkit import ProcessExecutor, Task, run_parallel
 from parallelkit._worker._result_classes import TOLD, ResultClasses, reading
 from parallelkit._worker._travel import pack, pack_by_value, unpack
 
@@ -51,6 +51,19 @@ def load_and_read(item):
 """
 
 
+@pytest.fixture
+def executor(running):
+    """Of one worker, which has run other tests."""
+    return running
+
+
+@pytest.fixture
+def new():
+    """An executor of one worker for a test that leaves blocks for the next items."""
+    with ProcessExecutor(1) as executor:
+        yield executor
+
+
 @pytest.mark.parametrize("options", [{}, {"priority": lambda item: 0}])
 @pytest.mark.parametrize("name", ["bring", "give"])
 def test_a_class_is_packed_once_for_many_objects_of_it(name, options, script, executor, tmp_path):
@@ -65,14 +78,12 @@ def test_a_class_is_packed_once_for_many_objects_of_it(name, options, script, ex
 
 
 @pytest.mark.parametrize("ballast", [bytes(100_000), np.zeros(100_000)], ids=["bytes", "array"])
-def test_a_large_class_travels_with_each_object(ballast, script, executor):
+def test_a_large_class_travels_with_each_object(ballast, script, new):
     """A class that refers to more than is kept can be sent and returned, too."""
     whole = script["Whole"]
     whole.part, whole.ballast = None, ballast
-    assert [("NoneType", 100_000)] * 2 == run_parallel(
-        script["bring"], [whole()] * 2, executor=executor
-    ).values()
-    given = run_parallel(script["give"], range(2), executor=executor).values()
+    assert [("NoneType", 100_000)] * 2 == run_parallel(script["bring"], [whole()] * 2, executor=new).values()
+    given = run_parallel(script["give"], range(2), executor=new).values()
     assert [whole, whole] == list(map(type, given))
 
 
