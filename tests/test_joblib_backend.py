@@ -1,4 +1,4 @@
-"""The joblib backend: crashes, kills, warm workers, arrays, and scikit-learn on top of it."""
+"""The joblib backend: how many jobs, crashes, kills, when workers end, how arrays are packed, and scikit-learn on top of it."""
 
 import gc
 import multiprocessing
@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.parallel import FallbackToBackend
+from joblib_calls import PATIENCE, is_gone, parallel, pids
+from remote_tasks import meet
 
 from parallelkit import WorkerDied
 from parallelkit._joblib import _packing
@@ -23,7 +25,6 @@ from parallelkit._joblib._worker import map_part
 from parallelkit.joblib_backend import Crew, backend_class, register
 
 register()
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -33,52 +34,7 @@ def ours():
         yield
 
 
-def parallel(calls, **options):
-    """The results of these calls, each a batch of its own."""
-    return Parallel(**{"batch_size": 1, **options})(calls)
-
-
-def meet(folder, count):
-    """Wait in a worker until ``count`` workers are here, so that each has one call; return the pid."""
-    open(f"{folder}/{os.getpid()}", "w").close()
-    end = time.monotonic() + PATIENCE
-    while len(os.listdir(folder)) < count and time.monotonic() < end:
-        time.sleep(0.001)
-    return os.getpid()
-
-
-def pids(tmp_path, name):
-    """The pids of both workers."""
-    folder = tmp_path / name
-    folder.mkdir()
-    return set(parallel(delayed(meet)(str(folder), 2) for _ in range(2)))
-
-
-def is_gone(pid):
-    """Whether a process ends within PATIENCE."""
-    end = time.monotonic() + PATIENCE
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < end:
-        time.sleep(0.001)
-    return not os.path.exists(f"/proc/{pid}")
-
-
-# What comes back
-
-
-@pytest.mark.parametrize(
-    "return_as", ["list", pytest.param("generator", marks=pytest.mark.all), "generator_unordered"]
-)
-def test_results_come_back(ours, return_as):
-    """Results come in order or as they come, for lambdas and closures too, in batches of any size."""
-    offset = 3
-    results = Parallel(return_as=return_as)(delayed(lambda x: x + offset)(x) for x in range(500))
-    assert list(range(3, 503)) == sorted(results)
-
-
-def test_the_work_is_done_in_processes(ours, tmp_path):
-    """Calls run in two processes, and not in this one."""
-    found = pids(tmp_path, "a")
-    assert (2, False) == (len(found), os.getpid() in found)
+# How many jobs
 
 
 @pytest.mark.parametrize("n_jobs", [None, 1])
@@ -358,14 +314,6 @@ def test_workers_end_with_their_parallel(tmp_path):
     assert all(map(is_gone, found))
 
 
-def test_a_generator_and_another_parallel_do_not_meet(ours):
-    """A call in a block works while the results of another are still being taken."""
-    results = parallel((delayed(abs)(-n) for n in range(20)), return_as="generator")
-    assert 0 == next(results)
-    assert [1, 2] == parallel([delayed(abs)(-1), delayed(abs)(-2)])
-    assert list(range(1, 20)) == list(results)
-
-
 def test_a_parallel_beside_another_has_its_workers():
     """A call in a block while the results of another are still being taken has the workers of the block, set up as they are."""
     backend = backend_class()(0, 3, initializer=print, initargs=("a",))
@@ -535,6 +483,20 @@ def test_the_copy_of_an_array_ends_with_its_parallel(ours):
     assert not [name for name in names if "parallelkit-array" in name]
 
 
+class Grid:
+    """Lends its memory to numpy by the array interface, as extension modules do; it is no array, and has no base."""
+
+    def __init__(self, values):
+        self.values = values
+        self.__array_interface__ = values.__array_interface__
+
+
+def test_the_memory_of_an_array_may_be_that_of_any_object(ours):
+    """An array over the memory of an object that is no array is sent as any other."""
+    array = np.asarray(Grid(np.ones(300_000)))
+    assert [300_000.0] * 4 == parallel(delayed(np.sum)(array) for _ in range(4))
+
+
 def test_a_call_may_have_more_arrays_than_a_process_has_descriptors(monkeypatch):
     """Each copy takes a descriptor, so only so many arrays are copied, and another once one of them is gone."""
 
@@ -589,20 +551,6 @@ def test_what_must_be_pickled_twice_has_each_array_once():
     assert [0, 1] == [np.frombuffer(part)[0] for part in parts]
 
 
-class Grid:
-    """Lends its memory to numpy by the array interface, as extension modules do; it is no array, and has no base."""
-
-    def __init__(self, values):
-        self.values = values
-        self.__array_interface__ = values.__array_interface__
-
-
-def test_the_memory_of_an_array_may_be_that_of_any_object(ours):
-    """An array over the memory of an object that is no array is sent as any other."""
-    array = np.asarray(Grid(np.ones(300_000)))
-    assert [300_000.0] * 4 == parallel(delayed(np.sum)(array) for _ in range(4))
-
-
 def test_a_large_buffer_may_be_that_of_no_array():
     """A large buffer of something else than an array, such as a column of a pyarrow table, is sent with each batch."""
     packer, buffer = _packing.Packer(1), bytearray(2_000_000)
@@ -611,32 +559,11 @@ def test_a_large_buffer_may_be_that_of_no_array():
         assert buffer == part.raw()
 
 
-def write_own(array, number):
-    array[number] = number
-    return type(array).__name__
-
-
 def test_an_array_that_is_a_file_goes_by_its_name_beside_what_has_none(tmp_path):
     """A lambda among the calls has them pickled by value, but not the content of a file."""
     array = np.memmap(tmp_path / "file", "f8", "w+", shape=(12,))
     blob, _ = _packing.Packer(None).pack((array, lambda: None))
     assert b"open_memmap" in blob
-
-
-@pytest.mark.parametrize("view", [lambda array: array, lambda array: array[1:-1]])
-def test_an_array_that_is_a_file_is_that_file(ours, tmp_path, view):
-    """What workers write into a memory-mapped array, or a slice of it, is in its file."""
-    array = np.memmap(tmp_path / "file", "f8", "w+", shape=(12,))
-    assert {"memmap"} == set(parallel(delayed(write_own)(view(array), number) for number in range(10)))
-    assert list(range(10)) == view(array)[:10].tolist()
-
-
-@pytest.mark.all
-def test_a_file_that_is_not_in_one_piece_travels_as_a_copy(ours, tmp_path):
-    """A non-contiguous slice of a memory-mapped array is copied."""
-    array = np.memmap(tmp_path / "file", "f8", "w+", shape=(10,))
-    array[:] = range(10)
-    assert [20.0] * 3 == parallel(delayed(np.sum)(array[::2]) for _ in range(3))
 
 
 # scikit-learn
