@@ -175,9 +175,7 @@ def random_run(rng, executor, limit):
             break
 
 
-@pytest.mark.parametrize(
-    "seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.all) for seed in range(2, 60))]
-)
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.all) for seed in range(1, 60))])
 def test_runs_within_runs_that_are_stopped_at_random_all_end(seed):
     """And none of them costs the executor a slot."""
     rng = random.Random(seed)

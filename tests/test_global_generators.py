@@ -41,7 +41,8 @@ WORDS = [(64,)] * 6
 
 
 @pytest.mark.parametrize(
-    "name", ["by_method", "by_python_method", pytest.param("by_numpy", marks=pytest.mark.all)]
+    "name",
+    ["by_method", *(pytest.param(name, marks=pytest.mark.all) for name in ("by_python_method", "by_numpy"))],
 )
 def test_what_a_script_imports_from_random_draws_in_each_worker_from_its_own(name, script):
     """``from random import choices`` gives a method of the module's generator: sent with its state, workers drew the same numbers."""
@@ -88,12 +89,11 @@ def test_an_object_that_holds_a_modules_generator_holds_the_same_at_the_other_en
     assert back[1] is np.random.mtrand._rand
 
 
-@pytest.mark.parametrize("make", [random.Random, np.random.RandomState, np.random.default_rng])
-def test_a_generator_of_ones_own_comes_with_its_state(make):
+def test_a_generator_of_ones_own_comes_with_its_state():
     """As an item it is the task's own, and draws what it would draw here."""
-    seeds = range(5)
-    here = [make(seed).random() for seed in seeds]
-    items = [make(seed) for seed in seeds]
+    makes = (random.Random, np.random.RandomState, np.random.default_rng)
+    here = [make(seed).random() for make in makes for seed in range(5)]
+    items = [make(seed) for make in makes for seed in range(5)]
     for executor in ("processes", "threads"):
         assert here == run_parallel(lambda source: source.random(), items, executor=executor).values()
 

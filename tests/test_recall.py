@@ -21,7 +21,7 @@ def cached(tmp_path):
 def test_hits_take_no_worker_and_no_token(cached, executor):
     """What a first run stored, the second answers in the parent; only the new item is an attempt."""
     texts = [f"text number {n}" for n in range(5)]
-    first = run_parallel(cached, texts, kwargs={"width": 8}, executor=executor)
+    first = run_parallel(cached, texts, kwargs={"width": 8}, executor=executor, max_workers=1)
     limit = RateLimit(1, per=60)
     again = run_parallel(cached, [*texts, "new"], kwargs={"width": 8}, executor=executor, limits=limit)
 
