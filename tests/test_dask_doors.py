@@ -57,7 +57,7 @@ def check_refused(cluster, fault):
     began = time.monotonic()
     with pytest.raises(ValueError, match=rf"the dask worker tcp://127\.0\.0\.1:\d+ does not fit .*{fault}"):
         run_parallel(abs, [1], executor=cluster.client)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # dask itself would wait for half a minute
     assert 3 == cluster.client.submit(abs, -3).result(timeout=10)
 
 

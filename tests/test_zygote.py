@@ -250,7 +250,7 @@ def test_frozen_zygote_delays_no_deadline(engine, tmp_path):
     began, ended = seen.times[0]
 
     assert isinstance(seen.failures[0].error, TaskTimeout)
-    assert ended - began < 4, "it used to be ten seconds"
+    assert ended - began < 8, "it used to be ten seconds"
     assert -signal.SIGKILL == zygote.returncode
 
 
