@@ -21,6 +21,10 @@ def wait_in(item):
     RELEASED.wait(60)
 
 
+def crash():
+    signal.raise_signal(signal.SIGSEGV)
+
+
 async def sleep_in(item):
     import asyncio
 

@@ -145,17 +145,13 @@ def test_a_stack_reads_the_same_from_a_thread_and_from_a_process(executor):
     assert "    RELEASED.wait(60)" in "\n".join(raised.value.__notes__)
 
 
-def crash():
-    signal.raise_signal(signal.SIGSEGV)
-
-
 @pytest.mark.all
 def test_a_program_that_blocks_all_signals():
     """Workers inherit the mask of a program that receives its signals by ``sigwait``; they tell where they stood all the same."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         for _ in range(20):  # as above
-            results = run_parallel([hang, crash], executor="processes", timeout=0.2)
+            results = run_parallel([hanging.hang, hanging.crash], executor="processes", timeout=0.2)
             stacks = results.failures[0].stack or "", results.failures[1].stack
             if "in hang" in stacks[0]:
                 break
