@@ -249,7 +249,9 @@ def test_a_stopped_run_leaves_the_bar_where_it_stopped():
 def test_what_a_checkpoint_knows_is_counted(in_memory):
     """The bar of a run that has nothing left to do is at its end."""
     for _ in range(2):
-        _, line = run_on_screen(far.invert, {"a": 1, "b": 2}, executor="inline", checkpoint=in_memory / "journal")
+        _, line = run_on_screen(
+            far.invert, {"a": 1, "b": 2}, executor="inline", checkpoint=in_memory / "journal"
+        )
         assert "2/2" in line
 
 

@@ -375,9 +375,7 @@ def test_the_memory_is_given_back_after_the_run(new):
     """After the run, the memory is freed here, and in workers that stay."""
     run_parallel(far.describe, range(4), args=(np.ones(LONG),), executor=new).raise_failures()
     deadline = time.monotonic() + 5
-    while (
-        any(run_parallel(shared_maps, range(4), executor=new).values()) and time.monotonic() < deadline
-    ):
+    while any(run_parallel(shared_maps, range(4), executor=new).values()) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(run_parallel(shared_maps, range(4), executor=new).values())
     assert not shared_maps()
