@@ -35,7 +35,7 @@ def test_what_is_no_failure_of_an_assertion_is_raised_at_once():
     tries = []
     with pytest.raises(LookupError):
         tried()
-    assert [1] == tries
+    assert [SCALES[0]] == tries
 
 
 def test_fixtures_are_passed_on(tmp_path):
@@ -48,4 +48,4 @@ def test_fixtures_are_passed_on(tmp_path):
     seen = []
     tried(tmp_path=tmp_path)
     assert ["tmp_path"] == list(inspect.signature(tried).parameters)
-    assert [(tmp_path, 1)] == seen
+    assert [(tmp_path, SCALES[0])] == seen
