@@ -127,6 +127,20 @@ def test_what_is_scarce_is_noted(monkeypatch):
     assert (None, few) == _doctor.open_files()
 
 
+@pytest.mark.parametrize(("group", "noted"), [("1\n", 1), ("0\n", 0), (None, 0)])
+def test_a_container_that_ends_as_a_whole_is_noted(monkeypatch, group, noted):
+    """Kubernetes has the kernel end all its processes when memory runs out, so that a worker's end is the program's."""
+
+    def read(path):
+        assert "/sys/fs/cgroup/memory.oom.group" == path
+        if group is None:
+            raise FileNotFoundError(path)
+        return group
+
+    monkeypatch.setattr(_doctor, "read", read)
+    assert noted == len([*_doctor.ended_together()])
+
+
 @pytest.mark.all
 def test_a_machine_that_is_too_small_is_found_out():
     """Where so few files may be open that no worker process can be started, that is what it says; code 1."""

@@ -18,6 +18,7 @@ from parallelkit._raised import describe_error
 from parallelkit._report._format import count, seconds
 from parallelkit._results import Results
 from parallelkit._run import run_parallel
+from parallelkit._system import read
 from parallelkit._worker import _kernel
 
 CORE = ("cloudpickle", "tqdm")  # as in pyproject.toml: a copy that was not installed has no metadata to ask
@@ -159,6 +160,7 @@ def system() -> Iterator[Finding]:
         yield None, f"{sys.platform}: threads and coroutines should work, untested; processes need Linux"
     yield shared_memory()
     yield open_files()
+    yield from ended_together()
 
 
 def open_pidfd() -> str:
@@ -208,3 +210,13 @@ def open_files() -> Finding:
     if 0 <= soft < FEW_FILES:
         return None, f"{soft} open files at most: too few for many workers; see ulimit -n (up to {hard})"
     return True, f"{'unlimited' if soft < 0 else f'{soft:,}'} open files at most"
+
+
+def ended_together() -> Iterator[Finding]:
+    """Whether the kernel, when memory runs out, ends the whole container, and not only a worker."""
+    try:
+        together = read("/sys/fs/cgroup/memory.oom.group").strip() == "1"
+    except OSError:  # no cgroup of version 2, or that of the machine
+        return
+    if together:
+        yield None, "when memory runs out, all processes of this container end together (memory.oom.group)"
