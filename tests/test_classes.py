@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 from typing import Generic, TypedDict, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -582,6 +582,18 @@ def test_objects_may_be_hashed_by_another_method(executor):
 
     Keyed.known = {Keyed()}
     assert run(executor, lambda _: Keyed() in Keyed.known, 0)
+
+
+def test_a_class_may_keep_its_objects_by_weak_references(executor):
+    """Those that the function brings anyway are in the table there."""
+
+    class Session:
+        def __init__(self, name):
+            self.opened[name] = self
+
+    Session.opened = WeakValueDictionary()
+    kept = Session("kept")
+    assert run(executor, lambda _: Session.opened["kept"] is kept, 0)
 
 
 def test_hooks_of_the_script_run_once(executor):

@@ -1,7 +1,8 @@
 """Functions under ``functools.cache``, ``lru_cache`` or ``cached_property`` that workers cannot import: sent by value.
 
 Their caches are not sent; the values of a ``cached_property`` lie in its objects, and travel with these. A function under
-``singledispatch`` keeps what it has found in a ``WeakKeyDictionary``, which is sent with its present content.
+``singledispatch`` keeps what it has found in a ``WeakKeyDictionary``, and a class may keep its objects in a
+``WeakValueDictionary``: these are sent with their present content.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ TYPE_CHECKING = False  # importing typing would cost a worker a third of its sta
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-    from weakref import WeakKeyDictionary
+    from weakref import WeakKeyDictionary, WeakValueDictionary
 
 CACHED = _lru_cache_wrapper
 
@@ -51,6 +52,6 @@ def reduce_property(cached: cached_property[Any]) -> Any:
     return cached_property, (None,), {name: value for name, value in vars(cached).items() if name != "lock"}
 
 
-def reduce_weak(table: WeakKeyDictionary[Any, Any]) -> Any:
-    """For a pickler: a table of the same entries. A key that nothing else refers to at the other end is gone there."""
+def reduce_weak(table: WeakKeyDictionary[Any, Any] | WeakValueDictionary[Any, Any]) -> Any:
+    """For a pickler: a table of the same entries. What nothing else refers to at the other end is gone there."""
     return type(table), (), None, None, iter(list(table.items()))

@@ -208,7 +208,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
     """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
     import dataclasses
     import os
-    from weakref import WeakKeyDictionary
+    from weakref import WeakKeyDictionary, WeakValueDictionary
 
     from cloudpickle import cloudpickle
 
@@ -225,6 +225,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
         CodeType: reduce_code,
         _caches.CACHED: _caches.reduce_cached,
         WeakKeyDictionary: _caches.reduce_weak,
+        WeakValueDictionary: _caches.reduce_weak,
         type(os.environ): lambda known: (getattr, (os, "environb" if known is os.environb else "environ")),
         _local: lambda local: (_empty_local, tuple(vars(local))),
         type(dataclasses.MISSING): lambda _: (getattr, (dataclasses, "MISSING")),  # compared by identity
