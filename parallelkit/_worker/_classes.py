@@ -139,19 +139,13 @@ class _Called:
 def set_first(cls: type, name: str, value: object) -> str:
     """Set an attribute of a class that has no edition yet, and return its name."""
     if _made().get(cls, NO_EDITION) is None:
-        _set(cls, name, value)
+        _setter(cls)(cls, name, value)
     return name
 
 
-def _set(cls: type, name: str, value: Any) -> None:
-    """Set an attribute, without the ``__setattr__`` of a metaclass of the script, which may refuse: it has accepted this one."""
-    if name == REGISTERED:
-        for other in value:
-            cls.register(other)  # type: ignore[attr-defined]  # it is abstract
-    elif type(cls) in _made():
-        type.__setattr__(cls, name, value)
-    else:
-        setattr(cls, name, value)
+def _setter(cls: type) -> Callable[[type, str, Any], None]:
+    """How to set an attribute: without the ``__setattr__`` of a metaclass of the script, which has accepted it already."""
+    return type.__setattr__ if type(cls) in _made() else setattr
 
 
 def _whole(cls: type, reduced: Any) -> Any:
@@ -259,8 +253,11 @@ def _fill(cls: type, attributes: dict[Any, Any], members: Any, edition: Edition)
         return
     else:
         attributes = _renewed(cls, attributes, had[1], edition[1])
+    registered, assign = attributes.pop(REGISTERED, ()), _setter(cls)
     for name, value in attributes.items():
-        _set(cls, name, value)
+        assign(cls, name, value)
+    for other in registered:
+        cls.register(other)  # type: ignore[attr-defined]  # it is abstract
     if had is None:
         _enums.set_attributes(cls, members)  # nothing for a class that is no enum
     _made()[cls] = edition

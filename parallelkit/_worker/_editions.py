@@ -33,8 +33,6 @@ class Editions:
         self.by_file = by_file  # then a digest is made of the file's name, too
         self.known: dict[int, Any] = {}
         self._states: dict[type, tuple[dict[str, Any], Any, _classes.Edition]] = {}
-        self.functions: dict[object, Any] = {}
-        """What ``carry`` has made of functions, which are packed once for these pickles, too."""
 
     def reduce(self, cls: type, reduced: Any) -> Any:
         """The class with its edition, and with its attributes as they were when that was determined."""

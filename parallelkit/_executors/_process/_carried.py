@@ -63,6 +63,8 @@ class CarriedClasses:
         self.known: dict[int, Any] = {}
         self.editions = Editions(by_file=definitions is not None)
         self.seen: set[type] = set()
+        self.functions: dict[object, Carried] = {}
+        """Those of calls, which are packed once for these pickles, too."""
         self.lane = definitions.lane if definitions is not None else 0
         self._definitions = definitions
 
@@ -129,9 +131,8 @@ def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> 
         return fn if inner is fn.func or vars(fn) else partial(inner, *fn.args, **fn.keywords)
     if not is_of_script(fn):
         return fn
-    functions = classes.editions.functions
-    if fn in functions:
-        return functions[fn]
+    if fn in classes.functions:
+        return classes.functions[fn]
     blob = _packed(fn, classes.editions)
     if blob is None:
         return fn
@@ -141,7 +142,7 @@ def _carried(fn: Callable[..., Any], classes: CarriedClasses, several: bool) -> 
         except TypeError as error:
             raise AlikeError(str(error)) from None
     scope = _scope_of(fn, classes.lane if several else 0)
-    carried = functions[fn] = Carried(cached_function, classes.reference(blob), scope)
+    carried = classes.functions[fn] = Carried(cached_function, classes.reference(blob), scope)
     return carried
 
 
