@@ -66,10 +66,12 @@ _once: dict[str, MutableMapping[type, Edition | None]] = {}
 
 def _made() -> MutableMapping[type, Edition | None]:
     """The edition of each class that was made in this process; None if it has no attributes yet."""
-    from weakref import WeakKeyDictionary  # late: workers do not need it to start
+    if "made" not in _once:
+        from weakref import WeakKeyDictionary  # late: workers do not need it to start
 
-    # In one step: two threads would get one each from ``cache``.
-    return _once.setdefault("made", WeakKeyDictionary())
+        # In one step: two threads would get one each from ``cache``.
+        _once.setdefault("made", WeakKeyDictionary())
+    return _once["made"]
 
 
 def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
