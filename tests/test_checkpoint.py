@@ -1114,6 +1114,18 @@ def test_ctrl_c_while_a_journal_is_made_leaves_no_draft(path, monkeypatch):
     assert [["a"]] == run("a", path).values()
 
 
+def test_a_journal_that_is_deleted_stops_its_run(path):
+    """SQLite would go on writing to a deleted file, and the run end as if all were recorded."""
+
+    def delete(item):
+        path.unlink(missing_ok=True)
+        time.sleep(0.01)
+
+    results = run_parallel(delete, range(100), key=same, max_workers=1, checkpoint=path)
+    assert "run.journal could not be written: FileNotFoundError" in results.stopped
+    assert len(results.failures) > 50
+
+
 def test_if_writing_fails_the_run_stops_and_says_why(path, monkeypatch, caplog):
     """If the disk is full, the run stops; the results have what was done, and the rest is cancelled."""
 

@@ -136,6 +136,7 @@ class Journal:
 
     def write(self, records: Sequence[Record]) -> None:
         """Write all records or none; each replaces an earlier one of its key. Once this returns, a kill loses none."""
+        os.stat(self.path)  # raises if it was deleted: SQLite would go on, in a file that nobody finds again
         write = self._writing.execute
         write("BEGIN IMMEDIATE")
         try:
