@@ -456,7 +456,7 @@ class Keyed:
 
 class Numbered(Keyed):
     zeta, alpha = 1, 7
-    def key(self): return self.alpha
+    def key(self): return self.alpha + sum(self.alpha for _ in "a")
 
 Numbered.ALL = {Numbered()}
 

@@ -14,7 +14,7 @@ from functools import partial
 from types import FunctionType, MemberDescriptorType, resolve_bases
 
 from parallelkit._worker import _enums, _script
-from parallelkit._worker._functions import codes
+from parallelkit._worker._functions import names
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -80,8 +80,10 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
         return reduced
     from enum import Enum
 
-    is_enum = issubclass(cls, Enum)
-    reduced = _enums.reduce_enum(cls, reduced, make_enum) if is_enum else _whole(cls, reduced)
+    if issubclass(cls, Enum):
+        reduced = make_enum, *_enums.parts(cls, reduced), *reduced[3:]
+    else:
+        reduced = _whole(cls, reduced)
     state, _ = reduced[2]
     state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
     if editions is not None:
@@ -100,11 +102,11 @@ def _ahead(cls: type, reduced: Any) -> Any:
     make, spec, (attributes, *others), *rest = reduced
     order = {name: place for place, name in enumerate(vars(cls))}
     whole = dict(sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))))
-    names = [*REBUILDING, *(() if ARGUMENTS.isdisjoint(whole) else MAKING)]
+    needed = [*REBUILDING, *(() if ARGUMENTS.isdisjoint(whole) else MAKING)]
     bases = [vars(base) for base in cls.__mro__ if base.__module__ == cls.__module__]
-    for name in names:  # which grows by what these name in turn, be they inherited
+    for name in needed:  # which grows by what these name in turn, be they inherited
         value = next((base[name] for base in bases if name in base), None)
-        names += [other for other in _named_by(value) if other not in names]
+        needed += [other for other in _named_by(value) if other not in needed]
     given = dict(whole)
     if FIELDS in whole:
         from dataclasses import fields
@@ -113,19 +115,19 @@ def _ahead(cls: type, reduced: Any) -> Any:
         given[FIELDS] = {field.name: field for field in fields(cls)}
     first = {
         at: _Called(set_first, cls, name, given[name])
-        for at, name in enumerate(reversed(names))
+        for at, name in enumerate(reversed(needed))
         if name in whole
     }
     return make, spec, (first | whole, *others), *rest
 
 
-def _named_by(value: Any) -> list[str]:
+def _named_by(value: Any) -> dict[str, None]:
     """What the code of a method or property names; but ``object.__setattr__`` is not its own class's."""
     if type(value) in (staticmethod, classmethod, property):
         value = value.fget if type(value) is property else value.__func__
     if type(value) is not FunctionType:
-        return []
-    return [name for code in codes(value.__code__) for name in code.co_names if name[:2] != "__"]
+        return {}
+    return dict.fromkeys(name for name in names(value.__code__) if name[:2] != "__")
 
 
 class _Called:
@@ -203,7 +205,7 @@ def _make_bare(kind: Any, name: str, bases: tuple[Any, ...], *rest: Any) -> type
 
 
 def make_enum(*spec: Any) -> type:
-    """The same for an enum, as ``_enums.reduce_enum`` tells of it."""
+    """The same for an enum, as ``_enums.parts`` tells of it."""
     return _find_or_make(_enums.make_enum, spec)
 
 
@@ -248,8 +250,9 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
 def _fill(cls: type, attributes: dict[Any, Any], members: Any, edition: Edition) -> None:
     had = _made()[cls]
     if had is None:
-        for first in [name for at, name in attributes.items() if type(at) is int]:
-            type.__delattr__(cls, first)  # and so it gets its place among the others
+        first = {name for at, name in attributes.items() if type(at) is int}
+        for name in first.intersection(vars(cls)):
+            type.__delattr__(cls, name)  # and so it gets its place among the others
         attributes = {name: value for name, value in attributes.items() if type(name) is str}
     elif had[0] >= edition[0]:
         return

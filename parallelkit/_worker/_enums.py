@@ -16,17 +16,14 @@ MAKING = ("_new_member_", "_use_args_")
 """Attributes of an enum that come from its ``__new__``."""
 
 
-def reduce_enum(cls: Any, reduced: Any, make: Any) -> Any:
-    """An enum as cloudpickle reduces it, but with all names, and with the data and the attributes of each member.
-
-    ``make``: calls ``make_enum``.
-    """
-    _, (bases, name, qualname, _, module, tracker, _), (attributes, _), *rest = reduced
+def parts(cls: Any, reduced: Any) -> tuple[Any, Any]:
+    """What ``make_enum`` takes, and the state: as cloudpickle has them, but with all names, and the data and attributes of members."""
+    _, (bases, name, qualname, _, module, tracker, _), (attributes, _), *_ = reduced
     members = {key: (member._value_, _data_of(member)) for key, member in cls.__members__.items()}
     spec = bases, name, qualname, members, module, tracker, getattr(cls, "_boundary_", None)
     kept = {key: value for key, value in attributes.items() if key not in members}
     kept |= {key: vars(cls)[key] for key in MAKING}
-    return make, spec, (kept, {key: _attributes_of(cls[key]) for key in members}), *rest
+    return spec, (kept, {key: _attributes_of(cls[key]) for key in members})
 
 
 def _data_of(member: Any) -> tuple[Any, ...]:

@@ -91,6 +91,13 @@ def codes(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from codes(const)
 
 
+def names(code: types.CodeType) -> Iterator[str]:
+    """The globals, attributes and closure variables that the code of a function names, and of the functions inside it."""
+    for each in codes(code):
+        yield from each.co_names
+        yield from each.co_freevars
+
+
 def _import(name: str) -> types.ModuleType:
     __import__(name)
     return sys.modules[name]

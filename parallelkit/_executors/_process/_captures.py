@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from types import CellType, CodeType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 from parallelkit._worker._caches import CACHED
-from parallelkit._worker._functions import codes, global_names
+from parallelkit._worker._functions import global_names, names
 from parallelkit._worker._script import NAMES
 
 
@@ -95,10 +95,3 @@ def _unwrapped(thing: Any) -> Any:
     while is_a(thing, (CACHED, staticmethod, classmethod)):
         thing = thing.__wrapped__
     return thing
-
-
-def names(code: CodeType) -> Iterator[str]:
-    """The globals, attributes and closure variables that the code of a function names, and of the functions inside it."""
-    for each in codes(code):
-        yield from each.co_names
-        yield from each.co_freevars

@@ -19,11 +19,10 @@ from parallelkit._executors._process._captures import (
     given,
     goes_by_value,
     is_a,
-    names,
     reached,
     variables,
 )
-from parallelkit._worker._functions import codes
+from parallelkit._worker._functions import codes, names
 from parallelkit._worker._global_generators import HINT, is_global, may_have_any
 from parallelkit._worker._travel import describe
 
