@@ -107,6 +107,16 @@ def test_those_behind_a_withdrawn_one_keep_their_places(gone):
     assert [] == list(ready.pop(40.0, 9))
 
 
+def test_those_behind_a_withdrawn_one_do_not_get_its_priority():
+    """When the best task of a group is withdrawn, the group's place among the others is that of its next task."""
+    ready = Gated([ConcurrencyLimit(9, by=abs)])
+    for index, priority, group in ((0, 5.0, "a"), (1, 1.0, "a"), (2, 3.0, "b")):
+        ready.describe(index, priority, (group,))
+        ready.push_again(ticket(index))
+    ready.withdraw([0], 0.0)
+    assert [ticket(2), ticket(1)] == list(ready.pop(0.0, 9))
+
+
 def test_a_queue_that_was_emptied_can_be_filled_again():
     """After the last task of a queue was withdrawn, the queue can be used again."""
     ready = closed_limiter(0)

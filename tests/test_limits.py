@@ -249,6 +249,14 @@ def test_groups_at_rest_are_forgotten():
     assert len(limit._logs) < 300
 
 
+def test_a_long_run_forgets_groups_that_are_at_rest():
+    """A run over a hundred hosts, a second each, keeps the state of the last few."""
+    limit = RateLimit(1, per=1, by=abs)
+    script = Script({item: Done(item, after=1) for item in range(100)})
+    FakeRun(script, range(100), workers=1, buffersize=2, limits=[limit]).drive()
+    assert len(limit._logs) < 10
+
+
 def test_a_pause_outlasts_the_run_that_was_told():
     """A group is not forgotten while it is paused, and a shorter pause does not end a longer one."""
     limit = RateLimit(1, per=1)
