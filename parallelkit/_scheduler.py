@@ -207,8 +207,6 @@ class Scheduler:
             block, refused = self._tries.sift(block)
             for ended in refused:
                 self._lose(ended, now)
-            if not block.indices:
-                return
         self._items.settle(block.indices)
         if self._made:
             self._made.difference_update(block.indices)
@@ -292,8 +290,6 @@ class Scheduler:
         if self.news is not None:
             self.news += news_of_cancelled(reason, last, {index for index, _, _ in running}, now)
         self._book.cancel(list(self._items), last, cause)
-        for index in self._items:
-            self._tries.forget(index)
         self._items.clear()
         self._made.clear()
         self.delayed.clear()

@@ -122,6 +122,23 @@ def test_tasks_without_keys_are_keyed_alike():
     assert (0, 1, 2) == tuple(results.values()[:3])
 
 
+@pytest.mark.parametrize("run", [run_parallel, iter_parallel])
+def test_what_then_has_made_keeps_no_input_from_being_read(run):
+    """Only tasks of the input count for ``buffersize``."""
+    read, seen = [], []
+
+    def items():
+        for item in range(3):
+            read.append(item)
+            yield item
+
+    def children(outcome):
+        return [Task(lambda: seen.append(len(read)))] * 3 if outcome.key == 0 else ()
+
+    assert 6 == len(list(run(abs, items(), executor="inline", buffersize=1, then=children)))
+    assert [3, 3, 3] == seen
+
+
 def test_a_childs_key_may_be_a_number_that_no_item_has():
     """One beyond the end of the input or, in a stream, that of an item which has been yielded."""
 

@@ -17,7 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit import ConcurrencyLimit, RateLimit, Retry, ThreadExecutor, iter_parallel, run_parallel
+from parallelkit._executors._contract import Ended
+from parallelkit._ledger import Ledger
 from parallelkit._limits import as_limits, meter_for
+from parallelkit._scheduler import Scheduler
 from parallelkit._scheduling._meters import RateLog
 from parallelkit._scheduling._ready import Gated
 
@@ -247,6 +250,18 @@ def test_groups_at_rest_are_forgotten():
         assert log.take(now, RUN)
         log.confirm(now, RUN)
     assert len(limit._logs) < 300
+
+
+def test_what_fails_before_it_begins_counts_as_a_start_all_the_same():
+    """Such as a task that cannot be pickled: nobody reports its start."""
+    ledger = Ledger()
+    ledger.admit(None, 3, 0.0)
+    scheduler = Scheduler(ledger, gated=Gated([RateLimit(2, per=1)]))
+    scheduler.admit([0, 1, 2], traits=[(0.0, (None,))] * 3)
+    assert [0, 1] == [ticket[0] for ticket in scheduler.start_due(0.0, 9)]
+    scheduler.finish([Ended(index, TypeError(), "", None, 0.5, None, final=True) for index in (0, 1)], 0.5)
+    assert [] == list(scheduler.start_due(1.5, 9))
+    assert [2] == [ticket[0] for ticket in scheduler.start_due(1.51, 9)]
 
 
 def test_a_long_run_forgets_groups_that_are_at_rest():

@@ -326,25 +326,31 @@ def test_a_slow_input_holds_up_no_outcome(executor):
 
 
 def test_after_a_slow_item_all_that_has_ended_is_yielded_first():
-    """After a slow item, all outcomes that have come are yielded before the next wait for input."""
-    ended, yielded, asked = threading.Semaphore(0), 0, []
+    """After a slow item, all outcomes that have come are yielded before the next wait for input, also those that came last."""
+    ended, yielded, asked, released = threading.Semaphore(0), 0, [], threading.Event()
+
+    def work(item):
+        assert item < 8 or released.wait(PATIENCE)
 
     def items():
-        yield from range(8)
+        yield from range(12)
         for _ in range(8):
             assert ended.acquire(timeout=PATIENCE)
         time.sleep(0.05)
-        yield 8
+        yield 12
         asked.append(yielded)
-        yield 9
+        yield 13
 
     def note(event):
         if event.kind == "succeeded":
             ended.release()
 
-    for _ in iter_parallel(square, items(), on_event=note):
+    for _ in iter_parallel(work, items(), on_event=note, max_workers=16):
+        if not yielded:
+            released.set()
+            assert all(ended.acquire(timeout=PATIENCE) for _ in range(4))
         yielded += 1
-    assert asked[0] >= 8
+    assert asked[0] >= 12
 
 
 # Keys

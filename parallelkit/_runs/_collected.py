@@ -120,8 +120,7 @@ class Collected:
     def _conclude(self, loop: Loop, interrupted: bool) -> tuple[Results[Any, Any], BaseException | None]:
         """Settle what is left; return the results, and the error that ends the run, if any."""
         call_user = InterruptibleCall(self._interrupt)
-        if loop.scheduler.stopped is not None:
-            self._cancel_unread(call_user, look=not interrupted)
+        self._cancel_unread(call_user, look=not interrupted)
         call_user(self._plan.intake.close)
         if not interrupted and self._is_whole():
             self.ledger.stopped = None
@@ -143,7 +142,7 @@ class Collected:
         return results, None
 
     def _cancel_unread(self, call_user: InterruptibleCall, *, look: bool) -> None:
-        """Cancel what had not been read of sized input; ``look``: see ``Intake.count_unread``."""
+        """Cancel what had not been read of sized input when the run was stopped; ``look``: see ``Intake.count_unread``."""
         intake, first = self._plan.intake, len(self.ledger)
         unread = call_user(partial(intake.count_unread, look=look))
         if unread is UNSET:

@@ -164,9 +164,9 @@ class Stream:
 
     def _before_reading(self) -> int:
         """How many outcomes can be yielded before ``_read`` need be called again."""
-        if self._source.ended or self._slow:
+        if self._source.ended:
             return len(self._queue.ready)
-        return max(1, self._yielded_share() - self._room()) if self._intake.ready else 1
+        return max(1, self._yielded_share() - self._room())
 
     def _yielded_share(self) -> int:
         ahead = self._intake.read_so_far - self._queue.input_yielded

@@ -137,7 +137,7 @@ class Streamed:
                 intake.close()
                 broken, intake.error = intake.error, None
                 raise noted(error, f"{loop.scheduler.succeeded} succeeded", broken)
-            if loop.scheduler.stopped is not None and intake.size is not None:
+            if intake.size is not None:
                 yield from unread(intake, queue, self._enter)
             if intake.error is not None:
                 error, intake.error = intake.error, None
