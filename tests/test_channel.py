@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parallelkit._executors._process._actor import WakeUp
 from parallelkit._executors._process._decode import Opening
 from parallelkit._executors._process._lane import Batch, Span
 from parallelkit._executors._process._payload import File
-from parallelkit._executors._process._poller import WakeUp
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._wire import READS, Wire
 from parallelkit._worker import _channel

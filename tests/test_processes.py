@@ -27,10 +27,10 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
 from parallelkit._executors._process import _reserve
+from parallelkit._executors._process._actor import WakeUp
 from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._holding import LOOK, Holding
 from parallelkit._executors._process._lane import Batch, Lane
-from parallelkit._executors._process._poller import WakeUp
 from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._starter import Starter
@@ -1264,13 +1264,13 @@ def test_a_supervisor_whose_start_was_broken_off_does_nothing(monkeypatch):
 
     class BrokenOff(threading.Thread):
         def start(self):
-            monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", threading.Thread)
+            monkeypatch.setattr("parallelkit._executors._process._actor.Thread", threading.Thread)
             super().start()
             given_up.append(self)
             raise SystemExit
 
     given_up = []
-    monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", BrokenOff)
+    monkeypatch.setattr("parallelkit._executors._process._actor.Thread", BrokenOff)
     with ProcessExecutor(1) as executor:
         with pytest.raises(SystemExit):
             run_parallel(abs, [-1], executor=executor)
@@ -1283,12 +1283,12 @@ def test_a_finalizer_may_submit_as_the_supervisor_starts(monkeypatch):
     """A finalizer that submits while the supervisor's thread is being started starts one, too; only one of the two serves."""
 
     def make(**options):
-        monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", threading.Thread)
+        monkeypatch.setattr("parallelkit._executors._process._actor.Thread", threading.Thread)
         futures.append(executor.submit(abs, -1))
         return threading.Thread(**options)
 
     futures = []
-    monkeypatch.setattr("parallelkit._executors._process._supervisor.Thread", make)
+    monkeypatch.setattr("parallelkit._executors._process._actor.Thread", make)
     with ProcessExecutor(1) as executor:
         futures.append(executor.submit(abs, -2))
         assert [1, 2] == [future.result(30) for future in futures]

@@ -7,20 +7,17 @@ neither a slow input, nor a busy consumer, nor a hanging ``__reduce__`` delays a
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
 from contextlib import ExitStack
 from math import inf
-from threading import RLock, Thread, current_thread
-from typing import TypeVar
 
+from parallelkit._executors._process._actor import Actor
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of
 from parallelkit._executors._process._endings import close, has_ended, settle
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken, Lane
 from parallelkit._executors._process._payload import File
-from parallelkit._executors._process._poller import Poller, WakeUp
-from parallelkit._executors._process._questions import Questions
+from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._wire import LAST_READS, READS
@@ -28,31 +25,25 @@ from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._system import monotonic
 from parallelkit._worker._channel import GarbageError
 
-T = TypeVar("T")
 
-
-class Supervisor:
+class Supervisor(Actor):
     """Other threads call the public methods; the supervisor's own thread runs those below "The thread"."""
 
     def __init__(self, max_workers: int, initializer: bytes | File | None, max_tasks: int | None) -> None:
+        super().__init__("parallelkit-supervisor")
         self.max_workers = max_workers
         self.broken: Broken | None = None
-        self.closing = False
         self._initializer = initializer
         self.pool = WorkerPool(max_workers, max_tasks, self._spawn, self._startable)
         self._deaths, self._shortage = Deaths(max_workers), Shortage()
         self.blocks = BlockPool()
         self._calm_until = -inf  # when to look at everything again, at the latest
         self._tell_at = inf  # when to wake a run again, at the latest
-        self._questions = Questions()
-        self._poked = self._offered = self._asleep = False
-        self._wake_up = WakeUp()
+        self._offered = False
         self._opened = ExitStack()  # closed at the end
         self._opened.callback(self._wake_up.close)
         self._poller = Poller(self._wake_up)  # now, while there is a descriptor: the thread cannot do without
         self._opened.callback(self._poller.poll.close)
-        self._thread: Thread | None = None
-        self._starting = RLock()  # reentrant: a finalizer may call ``poke`` while a thread is being made
 
     def offer(self) -> None:
         """Tell of something new in a queue, which calls for a turn only if some worker could take it."""
@@ -60,42 +51,9 @@ class Supervisor:
         if self.pool.hungry:
             self.poke()
 
-    def poke(self) -> None:
-        """Have the thread make a turn."""
-        self._poked = True
-        if self._asleep:
-            self._wake_up.set()
-        elif self._thread is None:
-            self._start()
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None and not self.closing:
-                thread = Thread(target=self._run, name="parallelkit-supervisor", daemon=True)
-                thread.start()  # raises if the system has no thread to give; the next call tries again
-                self._thread = thread
-
-    def ask(self, question: Callable[[], T]) -> T:
-        """Have the thread answer within a turn, when it has just drained all rings; wait for the answer."""
-        if self._is_here():
-            return question()
-        return self._questions.ask(question, self.poke)
-
     def let_go(self, lane: Lane) -> None:
         """Have a closed lane withdrawn of which no worker holds anything; do not wait for that."""
-        if self._is_here():
-            self.pool.drop(lane)
-        else:
-            self._questions.post(lambda: self.pool.drop(lane), self.poke)
-
-    def _is_here(self) -> bool:
-        """Whether the caller may do the thread's work: it is the thread, or there is none."""
-        thread = self._thread
-        return thread is None or self.is_own_thread() or not thread.is_alive()
-
-    def is_own_thread(self) -> bool:
-        """Whether the thread itself calls, as from a finalizer that runs in it: it must not wait for workers."""
-        return self._thread is current_thread()
+        self.post(lambda: self.pool.drop(lane))
 
     def stop(self) -> None:
         """Have all workers and the thread end; do not wait for that."""
@@ -113,19 +71,9 @@ class Supervisor:
             lane.fail(self.broken)
         self.blocks.clear()
 
-    def join(self) -> None:
-        """Wait until everything is gone."""
-        with self._starting:
-            thread = self._thread
-        if thread is not None and not self.is_own_thread():
-            thread.join()
-
     # The thread
 
     def _run(self) -> None:
-        with self._starting:
-            if not self.is_own_thread():  # a signal handler raised while ``_start`` was starting this
-                return
         try:
             self._reserve = Reserve(self._wake_up.fd)
             self._opened.callback(self._reserve.close)

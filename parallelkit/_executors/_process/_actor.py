@@ -1,0 +1,108 @@
+"""An object with a thread of its own, which other threads wake and ask."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from threading import RLock, Thread, current_thread
+from typing import TypeVar
+
+from parallelkit._executors._process._questions import Questions
+
+T = TypeVar("T")
+
+
+class WakeUp:
+    """An eventfd with a lock, so that nobody writes to it once it is closed, when its number may be another file's."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()  # reentrant: a finalizer may call ``set`` while this thread does
+        self._closed = True
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closed = False
+
+    def clear(self) -> None:
+        """Reset it once the thread is awake."""
+        os.eventfd_read(self.fd)
+
+    def set(self) -> None:
+        with self._lock:
+            if not self._closed:
+                os.eventfd_write(self.fd, 1)
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                os.close(self.fd)
+
+    def __del__(self) -> None:
+        self.close()  # Ctrl-C may have kept its engine from being made
+
+
+class Actor(ABC):
+    """The thread starts with the first ``poke``, and makes turns in ``_run`` until ``closing`` is set."""
+
+    def __init__(self, name: str) -> None:
+        self.closing = False
+        self._poked = self._asleep = False
+        self._wake_up = WakeUp()
+        self._questions = Questions()
+        self._name = name
+        self._thread: Thread | None = None
+        self._starting = RLock()  # reentrant: a finalizer may call ``poke`` while a thread is being made
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Run in the thread. Before it sleeps it sets ``_asleep``, and then looks at ``_poked``."""
+
+    def poke(self) -> None:
+        """Have the thread make a turn."""
+        self._poked = True
+        if self._asleep:
+            self._wake_up.set()
+        elif self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None and not self.closing:
+                thread = Thread(target=self._begin, name=self._name, daemon=True)
+                thread.start()  # raises if the system has no thread to give; the next call tries again
+                self._thread = thread
+
+    def _begin(self) -> None:
+        with self._starting:
+            if not self.is_own_thread():  # a signal handler raised while ``_start`` was starting this
+                return
+        self._run()
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """Have the thread answer within a turn; wait for the answer."""
+        if self._is_here():
+            return question()
+        return self._questions.ask(question, self.poke)
+
+    def post(self, request: Callable[[], object]) -> None:
+        """Have the thread do this within a turn; do not wait for that."""
+        if self._is_here():
+            request()
+        else:
+            self._questions.post(request, self.poke)
+
+    def _is_here(self) -> bool:
+        """Whether the caller may do the thread's work: it is the thread, or there is none."""
+        thread = self._thread
+        return thread is None or self.is_own_thread() or not thread.is_alive()
+
+    def is_own_thread(self) -> bool:
+        """Whether the thread itself calls, as from a finalizer that runs in it: it must not wait for workers."""
+        return self._thread is current_thread()
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        with self._starting:
+            thread = self._thread
+        if thread is not None and not self.is_own_thread():
+            thread.join()
