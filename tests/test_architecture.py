@@ -79,7 +79,7 @@ _executors/_process/_deaths
 _executors/_process/_handle  _executors/_process/_prestart
 _executors/_process/_taught  _executors/_process/_actor
 _executors/_process/_startable
-_executors/_process/_wire  _executors/_process/_decode  _executors/_process/_records  _executors/_process/_zygote  _executors/_process/_holding  _executors/_process/_packing
+_executors/_process/_wire  _executors/_process/_decode  _executors/_process/_records  _executors/_process/_zygote  _executors/_process/_holding  _executors/_process/_killable  _executors/_process/_packing
 _executors/_process/_spawn
 _executors/_process/_lane
 _executors/_process/_pace  _executors/_tickets  _executors/_process/_reloads

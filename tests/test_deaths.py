@@ -11,7 +11,7 @@ import pytest
 from parallelkit import ProcessExecutor, run_parallel
 from parallelkit._executors._process import _handle
 from parallelkit._executors._process._deaths import Deaths
-from parallelkit._executors._process._lane import Lane
+from parallelkit._executors._process._lane import Lane, Why
 
 
 class Heavy:
@@ -65,7 +65,7 @@ def judge(*ends):
     deaths, lane = Deaths(WIDTH), Lane(1, b"", False)
     for status, blamed, what in ends:
         usual = {"pid": 7, "done": 0, "ready": False, "refusal": None, "loads": None}
-        usual |= {"dismissed": False, "garbage": False, "overran": False, **what}
+        usual |= {"why": Why.ITSELF, **what}
         worker = SimpleNamespace(**usual, wire=SimpleNamespace(loads=usual["loads"]))
         broken, fatal = deaths.take(worker, status, [lane], blamed)
     return broken.reason if broken else "load" if fatal else ""
@@ -87,19 +87,19 @@ KILLED = -SIGKILL
         ([end(3), end(3, done=1, ready=True), end(3)], ""),
         ([end(3), end(3, blamed=True, ready=True), end(3)], ""),
         ([end(3, ready=True)] * 2, ""),
-        ([end(3), end(3, dismissed=True)], ""),
+        ([end(3), end(3, why=Why.DISMISSED)], ""),
         ([end(KILLED)] * (MANY - 1), ""),
         ([end(KILLED)] * MANY, "worker processes end before they run anything"),
-        ([end(KILLED, garbage=True)] * 2, "worker processes do not start: .* SIGKILL, which .*"),
-        ([end(KILLED, overran=True)], "worker processes do not start: .* took more than 300 s.*"),
+        ([end(KILLED, why=Why.GARBAGE)] * 2, "worker processes do not start: .* SIGKILL, which .*"),
+        ([end(KILLED, why=Why.UNLOADED)], "worker processes do not start: .* took more than 300 s.*"),
         ([end(3, loads=1)], ""),
         ([end(3, loads=1)] * 2, "load"),
         ([end(3, loads=2)] * 2, ""),
-        ([end(3, loads=1), end(3, loads=1, dismissed=True)], ""),
+        ([end(3, loads=1), end(3, loads=1, why=Why.DISMISSED)], ""),
         ([end(3, loads=1), end(3, loads=1, blamed=True)], ""),
         ([end(KILLED, loads=1)] * (MANY - 1), ""),
         ([end(KILLED, loads=1)] * MANY, "load"),
-        ([end(KILLED, loads=1, overran=True)] * 2, "load"),
+        ([end(KILLED, loads=1, why=Why.UNLOADED)] * 2, "load"),
     ],
 )
 def test_which_ends_are_too_many(ends, said):

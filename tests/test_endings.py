@@ -15,7 +15,7 @@ import remote_tasks as far
 from port_driver import drive
 
 from parallelkit import ProcessExecutor, TaskTimeout, iter_parallel, run_parallel
-from parallelkit._executors._process import _handle
+from parallelkit._executors._process import _killable
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._processes import ProcessEngine
 
@@ -23,15 +23,15 @@ from parallelkit._executors._processes import ProcessEngine
 @pytest.fixture
 def undying(monkeypatch):
     """The pids of workers that no kill ends before the test does; ``undying.number`` of those that are killed are kept so."""
-    monkeypatch.setattr(_handle, "PATIENCE", 0.05)
-    kill, undying = _handle.kill, Undying()
+    monkeypatch.setattr(_killable, "PATIENCE", 0.05)
+    kill, undying = _killable.kill, Undying()
 
     def try_to_kill(pid, pidfd):
         if pid not in undying and len(undying) < undying.number:
             undying.append(pid)
         return pid in undying or kill(pid, pidfd)
 
-    monkeypatch.setattr(_handle, "kill", try_to_kill)
+    monkeypatch.setattr(_killable, "kill", try_to_kill)
     yield undying
     undying.end()
 
@@ -74,7 +74,7 @@ def test_a_run_goes_on_without_a_worker_that_does_not_end(undying):
 
 def test_a_worker_is_not_given_up_that_has_ended(monkeypatch):
     """Where C code of the program holds the interpreter, it may be time to give up a worker before its end is seen."""
-    kill, wait, unseen = _handle.kill, Poller.wait, []
+    kill, wait, unseen = _killable.kill, Poller.wait, []
 
     def kill_unseen(pid, pidfd):
         done = kill(pid, pidfd)
@@ -87,8 +87,8 @@ def test_a_worker_is_not_given_up_that_has_ended(monkeypatch):
         events = wait(poller, seconds)
         return events if not unseen else unseen.clear() or []
 
-    monkeypatch.setattr(_handle, "PATIENCE", 0)
-    monkeypatch.setattr(_handle, "kill", kill_unseen)
+    monkeypatch.setattr(_killable, "PATIENCE", 0)
+    monkeypatch.setattr(_killable, "kill", kill_unseen)
     monkeypatch.setattr(Poller, "wait", wait_blindly)
     engine = ProcessEngine(1)
     try:
@@ -102,7 +102,7 @@ def test_the_end_does_not_wait_again_for_a_worker_that_was_given_up(undying, mon
     """Closing an executor does not begin to wait anew, and leaves no descriptor of that worker."""
     with ProcessExecutor(2) as executor:
         run_parallel(far.nap, [1000, 0], executor=executor, timeout=0.1)
-        monkeypatch.setattr(_handle, "PATIENCE", 20)
+        monkeypatch.setattr(_killable, "PATIENCE", 20)
         began = time.monotonic()
     assert time.monotonic() - began < 15
     undying.end()

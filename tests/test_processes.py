@@ -30,7 +30,7 @@ from parallelkit._executors._process import _reserve
 from parallelkit._executors._process._actor import WakeUp
 from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._holding import LOOK, Holding
-from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._executors._process._lane import Batch, Lane, Why
 from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._starter import Starter
@@ -1361,7 +1361,7 @@ def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(mo
         port.start([(index, 1, 60, None) for index in range(4)])
         wait_until(lambda: 4 == len(port.running()))
         monkeypatch.setattr("parallelkit._executors._processes.PATIENCE", 0.5 * scale)
-        monkeypatch.setattr(Worker, "kill", lambda worker: None)
+        monkeypatch.setattr(Worker, "kill", lambda worker, why: None)
         began = time.monotonic()
         port.close()
         assert time.monotonic() - began < 1.5 * scale
@@ -1638,7 +1638,7 @@ def condemned(lane, started, columns=True):
     worker = object.__new__(Worker)
     Holding.__init__(worker)
     worker.add(Batch(lane, [(7, 1, None, None)], None))
-    worker.garbage = True
+    worker.why = Why.GARBAGE
     worker.wire = SimpleNamespace(
         ring=SimpleNamespace(starts=[started] * SLOTS), last_end=5.0, has_columns=columns
     )

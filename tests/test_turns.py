@@ -69,8 +69,7 @@ class FakeWorker(SimpleNamespace):
             ready=True,
             held=None,
             retiring=False,
-            garbage=False,
-            give_up_at=inf,
+            killed=False,
             doomed=False,
             outdated=False,
         )
@@ -121,7 +120,7 @@ def test_who_rang_is_given_more():
         lambda pool, worker, lane: setattr(worker, "ready", False),
         lambda pool, worker, lane: setattr(worker, "held", 3),
         lambda pool, worker, lane: setattr(worker, "retiring", True),
-        lambda pool, worker, lane: setattr(worker, "give_up_at", 7.0),
+        lambda pool, worker, lane: setattr(worker, "killed", True),
     ],
 )
 def test_where_more_is_to_decide_all_are_looked_at(change):
@@ -190,7 +189,7 @@ def test_a_commit_whose_wake_up_was_received_with_the_one_before_is_looked_at_at
     # Of these nothing is taken any more: to look all the time would take a cpu until they end.
     worker.doomed = True
     assert pool.listen(7.0, moved=True) == inf
-    worker.doomed, worker.garbage = False, True
+    worker.doomed, worker.killed = False, True
     assert pool.listen(7.0, moved=True) == inf
 
 

@@ -75,8 +75,8 @@ MUTANTS = [
     mutant(
         "results dropped on death: those that nobody has taken by then",
         "_executors/_process/_supervisor.py",
-        "        status = None if worker.unended else worker.reap()\n",
-        "        status = worker.reap()\n        [lane.events.clear() for lane in self.pool.lanes]\n",
+        "            self._settle(worker, worker.reap(), now)\n",
+        "            [lane.events.clear() for lane in self.pool.lanes]\n            self._settle(worker, worker.reap(), now)\n",
         f"{FAULTS}/test_p02_committed_results.py",
         f"{FAULTS}/test_random_kills.py",
     ),
@@ -174,7 +174,7 @@ MUTANTS = [
     ),
     mutant(
         "a descriptor left for each worker that ended",
-        "_executors/_process/_handle.py",
+        "_executors/_process/_killable.py",
         "        os.close(self.pidfd)\n",
         "",
         f"{FAULTS}/test_p10_no_leaks.py",

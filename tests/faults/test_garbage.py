@@ -22,7 +22,7 @@ from parallelkit._executors._contract import Job
 from parallelkit._executors._process import _handle
 from parallelkit._executors._process._decode import Opening
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._lane import Batch, Lane, Span
+from parallelkit._executors._process._lane import Batch, Lane, Span, Why
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._spawn import Spawned
 from parallelkit._executors._process._wire import READS
@@ -211,11 +211,11 @@ class Stand(Worker):
 
     def __init__(self, born, reserve):
         super().__init__(born, 1, None, reserve, time.monotonic())
-        self.ready, self.killed = True, False
+        self.ready = True
         self.wire.ring.head[_channel.PHASE] = _channel.WAITING
 
-    def kill(self):
-        self.killed = True
+    def kill(self, why=Why.ITSELF):
+        self.give_up_at = 0.0
 
 
 @contextmanager

@@ -34,13 +34,14 @@ class Deaths:
     ) -> tuple[Broken | None, Lane | None]:
         """Why the engine is broken by now, if it is; and the lane, if any, whose function kills workers that load it."""
         number = worker.wire.loads
-        from_outside = status in _FROM_OUTSIDE and not (worker.garbage or worker.overran)
-        if blamed or worker.done or worker.dismissed or number is not None:
+        from_outside = status in _FROM_OUTSIDE and worker.why is Why.ITSELF
+        dismissed = worker.why is Why.DISMISSED
+        if blamed or dismissed or worker.done or number is not None:
             self._in_vain = self._unstarted = 0
-            return None, None if blamed or worker.dismissed else self._fatal_load(number, lanes, from_outside)
+            return None, None if blamed or dismissed else self._fatal_load(number, lanes, from_outside)
         self._in_vain += 1
         self._unstarted += not worker.ready and not from_outside
-        if self._unstarted >= FATAL_STARTS or worker.refusal is not None or worker.overran:
+        if self._unstarted >= FATAL_STARTS or worker.refusal is not None or worker.why is Why.UNLOADED:
             return Broken(f"worker processes do not start: {end_of(worker, status)}", worker.refusal), None
         if self._in_vain >= self._patience:
             return Broken("worker processes end before they run anything"), None
@@ -56,19 +57,8 @@ class Deaths:
         return None
 
 
-def why_of(worker: Worker) -> Why:
-    """Why a worker ended during an attempt."""
-    if worker.garbage:
-        return Why.GARBAGE
-    if worker.overdue and not worker.wire.loading_in_task:
-        return Why.UNENDED if worker.unended else Why.OVERDUE
-    if worker.overdue:
-        return Why.UNLOADED
-    return Why.ITSELF
-
-
 def end_of(worker: Worker, status: int | None) -> str:
     """Say how a worker ended, where no attempt is to blame."""
-    if worker.overran:
+    if worker.why is Why.UNLOADED:
         return f"worker process {worker.pid} took more than {_handle.LOAD_LIMIT:g} s, and was killed"
     return str(death_of(worker.pid, status))

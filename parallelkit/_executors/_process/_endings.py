@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Iterable
 
-from parallelkit._executors._process._deaths import why_of
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
 from parallelkit._executors._process._lane import Lost
@@ -17,7 +15,7 @@ def settle(worker: Worker, status: int | None, now: float) -> bool:
     began_at = worker.blamed_since(now)
     if began_at is not None:
         batch = worker.batches[0]
-        lost = (batch.part(0, 1), began_at, now, worker.pid, status, why_of(worker), worker.label)
+        lost = (batch.part(0, 1), began_at, now, worker.pid, status, worker.why, worker.label)
         batch.lane.post(Lost(*lost, worker.wire.last_stack()))
     requeue(worker.cut_off(worker.done + (began_at is not None)))
     return began_at is not None
@@ -28,17 +26,10 @@ def end_all(workers: Iterable[Worker]) -> None:
     for worker in workers:
         worker.kill()
     for worker in workers:
-        has_ended(worker, worker.give_up_at - monotonic())
+        worker.has_ended(worker.give_up_at - monotonic())
         worker.reap()
         if not worker.gone.is_set():
             close(worker)
-
-
-def has_ended(worker: Worker, seconds: float = 0.0) -> bool:
-    """Wait for the end of a worker, but not longer than this; return whether it has ended."""
-    dying = select.poll()
-    dying.register(worker.pidfd, select.POLLIN)
-    return bool(dying.poll(max(0.0, seconds) * 1000))
 
 
 def close(worker: Worker) -> None:

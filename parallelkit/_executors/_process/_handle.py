@@ -5,18 +5,17 @@ Only the supervisor's thread calls the methods. None of them blocks, and none ru
 
 from __future__ import annotations
 
-import os
 from math import inf
-from threading import Event
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._crash_stack import STACK_PATIENCE
 from parallelkit._executors._process._holding import LOOK, Holding, requeue
-from parallelkit._executors._process._killing import PATIENCE, ask, kill, status_of
-from parallelkit._executors._process._lane import Batch, Lane, Record, Span
+from parallelkit._executors._process._killable import Killable
+from parallelkit._executors._process._killing import ask
+from parallelkit._executors._process._lane import Batch, Lane, Record, Span, Why
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._reserve import Reserve
-from parallelkit._executors._process._spawn import Spawned, cut_lifeline, setup_frame
+from parallelkit._executors._process._spawn import Spawned, setup_frame
 from parallelkit._executors._process._taught import Taught
 from parallelkit._executors._process._validation import word_of
 from parallelkit._executors._process._wire import Wire
@@ -34,31 +33,24 @@ STANDSTILL = 10.0
 """Seconds after which a worker that has work, but neither runs nor loads any, is replaced."""
 
 
-class Worker(Holding):
+class Worker(Holding, Killable):
     """Holds the attempts of at most one lane at a time, so that killing it affects one run only."""
 
     def __init__(
         self, born: Spawned, width: int, initializer: bytes | File | None, reserve: Reserve, now: float
     ) -> None:
-        super().__init__()
-        self.pid, self.pidfd, socket, ring, self._lifeline = born
-        self.label = f"process {self.pid}"
+        pid, pidfd, socket, ring, lifeline = born
+        Holding.__init__(self)
+        Killable.__init__(self, pid, pidfd, lifeline)
+        self.label = f"process {pid}"
         self.wire = Wire(socket, ring, reserve)
         self.taught = Taught(self.wire)
         self.ready = False
         self.retiring = self.outdated = False
         self.refusal: bytes | None = None  # what its initializer raised
         self.doomed = False  # it is about to be killed, and no commit counts any more
-        self.overdue = False  # killed because its attempt overran the timeout
-        self.overran = False  # killed because it took too long to start, or to load a function
-        self.garbage = False  # killed because what it writes makes no sense
-        self.dismissed = False  # killed because its lane was closed
-        self.give_up_at = inf  # set once it is killed
-        self.unended = False  # given up
-        self.gone = Event()  # set when it is settled: it has ended, or was given up
         self.awaited = 0  # the events for which its socket is registered with epoll
-        self.check_at = inf
-        self.deadline = now + LOAD_LIMIT
+        self.check_at = self._load_by = now + LOAD_LIMIT
         self.held: int | None = None  # it must not begin this attempt or a later one
         self.held_at = 0.0  # since when; that it sees the limit is certain only ``LOOK`` later
         self._doomed_at = 0.0
@@ -74,8 +66,8 @@ class Worker(Holding):
 
     def teach(self, lane: Lane, now: float) -> None:
         """Have it load the lane's function, unless it has."""
-        if self.taught.teach(lane) and self.ready:
-            self.deadline = now + LOAD_LIMIT
+        if self.taught.teach(lane):
+            self._load_by = now + LOAD_LIMIT
 
     def give(self, batch: Batch, now: float) -> None:
         """Send it attempts; each will take the next slot of the ring."""
@@ -122,7 +114,7 @@ class Worker(Holding):
     def _accept(self, kind: int, body: bytes, length: int) -> None:
         if kind == _channel.READY:
             self.ready = True
-            self.deadline = monotonic() + LOAD_LIMIT if self.taught.lanes else inf
+            self._load_by = monotonic() + LOAD_LIMIT if self.taught.lanes else inf
         elif kind == _channel.UNREADY:
             self.refusal = body
         elif kind == _channel.STOPPED:
@@ -146,7 +138,7 @@ class Worker(Holding):
         slot = self.done & MASK
         count = min(len(batch.tickets), head - self.done, SLOTS - slot)
         columns = self.wire.take(slot, count, batch.lane.exact)
-        self.deadline, self._moved_at = inf, columns.ended[-1]
+        self._load_by, self._moved_at = inf, columns.ended[-1]
         batch = self.advance(count)
         batch.lane.killed_loads = 0
         if self.done == count:  # its first: new workers can load the function
@@ -173,7 +165,7 @@ class Worker(Holding):
         """Of a worker that has ended: when the attempt to blame for that began; None if none is."""
         if (running := self.running()) is not None:
             return min(running[1], now)
-        if not self.garbage or not self.batches:
+        if self.why is not Why.GARBAGE or not self.batches:
             return None
         # That none had begun is believed if the columns were not overwritten, and not for ever (``STALLS``).
         return now if not self.wire.has_columns or self.stalls() else None
@@ -191,27 +183,29 @@ class Worker(Holding):
         It is held first, so that a commit at the last moment counts, and no other attempt begins only to be killed.
         Returns whether a spare should be ready, since the attempt will soon be overdue.
         """
-        if self.give_up_at < inf:
+        if self.killed:
             return False
-        if now >= self.deadline:
-            self.deadline = inf
+        if now >= self._load_by:
+            self._load_by = inf
             if self.wire.loading:
-                self.overran = True
-                self.kill()
+                self.kill(Why.UNLOADED)
                 return False
         self.wire.check()
-        self.check_at = now + min(self.shortest_timeout() / 2, STANDSTILL) if self.pending else inf
+        self.check_at = self._load_by
+        if self.pending:
+            self.check_at = min(self.check_at, now + min(self.shortest_timeout() / 2, STANDSTILL))
         running = self.running()
         if running is None:
             self._watch_standstill(now)
             return False
         if not running[1] <= monotonic():
             raise GarbageError("an attempt that begins in the future")
-        limit = LOAD_LIMIT if self.wire.loading_in_task else shortest_timeout([running[0]])
+        loading = self.wire.loading_in_task
+        limit = LOAD_LIMIT if loading else shortest_timeout([running[0]])
         due = running[1] + limit
         early = due - min(FORESIGHT, limit / 2)
         if now >= due:
-            self._end_overdue(now)
+            self._end_overdue(Why.UNLOADED if loading else Why.OVERDUE, now)
         else:
             self.check_at = min(due if now >= early else early, self.check_at)
         return now >= early
@@ -222,18 +216,17 @@ class Worker(Holding):
             self._moved_at = now
         elif now > self._moved_at + STANDSTILL:
             # No attempt is to blame if the system had no room for the frames.
-            self.garbage = self.wire.again_at == inf and self.stalls()
-            self.kill()
+            self.kill(Why.GARBAGE if self.wire.again_at == inf and self.stalls() else Why.ITSELF)
 
-    def _end_overdue(self, now: float) -> None:
+    def _end_overdue(self, why: Why, now: float) -> None:
         self.check_at = now + LOOK
         if self.held != self.done + 1:
             self.hold(now)
         elif not self.doomed and now >= self.held_at + LOOK:
-            self.overdue = self.ask_where(now)
+            if self.ask_where(now):
+                self.why = why
         elif self.doomed and now >= self._doomed_at + (LOOK if self.wire.has_stack else STACK_PATIENCE):
-            self.overdue = True
-            self.kill()
+            self.kill(why)
 
     def ask_where(self, now: float) -> bool:
         """Have it write down its stack, which may interrupt what it hangs in; False if its attempt has just ended."""
@@ -271,27 +264,3 @@ class Worker(Holding):
         else:
             return
         self.held = None
-
-    # Ending
-
-    def condemn(self) -> None:
-        """Kill it, and listen to it no more: what it writes makes no sense."""
-        self.garbage = True
-        self.kill()
-
-    def kill(self) -> None:
-        """Kill it and its children; by its lifeline, if this process may not (it may have given up root)."""
-        if self.give_up_at == inf:
-            self.check_at = self.give_up_at = monotonic() + PATIENCE
-            self.deadline = inf
-        if not kill(self.pid, self.pidfd):
-            cut_lifeline(self._lifeline)
-            self._lifeline = -1
-
-    def reap(self) -> int | None:
-        """Kill what is left of its group, and wait no more for its end; return its status if it has ended."""
-        self.kill()
-        status = status_of(self.pid, self.pidfd)
-        cut_lifeline(self._lifeline)
-        os.close(self.pidfd)
-        return status

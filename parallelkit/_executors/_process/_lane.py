@@ -99,17 +99,20 @@ class Span(NamedTuple):
 
 
 class Why(Enum):
-    """Why a worker ended: by itself, or killed by us.
-
-    That is for its attempt's timeout, because the attempt's own function took too long to load, or for garbage in its channel.
-    ``UNENDED``: killed for the timeout, and given up as the kernel does not end it.
-    """
+    """Why a worker ended: by itself, or killed by us."""
 
     ITSELF = auto()
+    """Or killed because it stood still, for which nothing is to blame."""
     OVERDUE = auto()
+    """Its attempt overran the timeout."""
     UNENDED = auto()
+    """The same, and it was given up as the kernel does not end it."""
     UNLOADED = auto()
+    """It took too long to start, or to load a function."""
     GARBAGE = auto()
+    """What it wrote made no sense."""
+    DISMISSED = auto()
+    """Its lane was closed, or the engine is broken."""
 
 
 class Lost(NamedTuple):

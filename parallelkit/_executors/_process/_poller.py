@@ -29,11 +29,9 @@ class Poller:
         self._listen(worker, select.EPOLLIN)
 
     def remove(self, worker: Worker) -> None:
-        """Stop listening to a worker before its descriptors are closed, but not for the end of one that was given up."""
+        """Stop listening to what a worker sends, before its socket is closed."""
         self._listen(worker, 0)
         del self.workers[worker.wire.socket.fileno()]
-        if not worker.unended:
-            self.forget(worker)
 
     def forget(self, worker: Worker) -> None:
         """Stop listening for the end of a worker, which has come."""
@@ -43,7 +41,7 @@ class Poller:
     def update(self, worker: Worker) -> None:
         """Send what was queued for a worker in this turn; listen for what its socket may bring, or take, now."""
         worker.wire.flush()
-        events = 0 if worker.wire.at_end or worker.garbage else select.EPOLLIN
+        events = 0 if worker.wire.at_end or worker.killed else select.EPOLLIN
         if worker.wire.is_full:
             events |= select.EPOLLOUT
         if worker.awaited != events:

@@ -49,7 +49,7 @@ def _running(supervisor: Supervisor, lane: Lane) -> list[tuple[int, float, str]]
 
 
 def _workers_of(supervisor: Supervisor, lane: Lane) -> list[Worker]:
-    return [worker for worker in supervisor.pool.workers if worker.lane is lane and not worker.garbage]
+    return [worker for worker in supervisor.pool.workers if worker.lane is lane]
 
 
 def _hold(workers: list[Worker]) -> bool:

@@ -13,7 +13,7 @@ from math import inf
 from parallelkit._executors._process._actor import Actor
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of
-from parallelkit._executors._process._endings import close, has_ended, settle
+from parallelkit._executors._process._endings import close, settle
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken, Lane
 from parallelkit._executors._process._payload import File
@@ -107,14 +107,14 @@ class Supervisor(Actor):
         for worker in active:
             worker.wire.arrivals.release_blocks()
             self._poller.update(worker)
-            self._calm_until = min(self._calm_until, worker.check_at, worker.deadline, worker.wire.again_at)
+            self._calm_until = min(self._calm_until, worker.check_at, worker.wire.again_at)
         self._tell_at = self._tell(now)
         return True
 
     def _decide(self, dead: list[Worker], moved: bool, now: float) -> None:
         """Look at everything."""
         for worker in self.pool.workers:
-            moved |= not worker.garbage and self._drain(worker)
+            moved |= not worker.killed and self._drain(worker)
             worker.wire.arrivals.release_blocks()
         for worker in dead:
             self._bury(worker, now)
@@ -123,8 +123,8 @@ class Supervisor(Actor):
         self._questions.answer()
         self._starter.check(now)
         for worker in self.pool.everybody():
-            if now >= worker.check_at or now >= worker.deadline:
-                self.pool.wants_spare |= self._watch(worker, now)
+            if now >= worker.check_at:
+                self._watch(worker, now)
         self._offered = False
         self.pool.assign(now)
         self.pool.forget_blocks(self.blocks.dropped)
@@ -136,7 +136,7 @@ class Supervisor(Actor):
         self._tell_at = self._tell(now)
         if (spare := self.pool.keep_spare(now)) is not None:
             self._poller.update(spare)
-        checks = [min(one.check_at, one.deadline, one.wire.again_at) for one in self.pool.everybody()]
+        checks = [min(one.check_at, one.wire.again_at) for one in self.pool.everybody()]
         self._calm_until = min([look_at, self.pool.act_at, self._starter.deadline, *checks])
 
     def _tell(self, now: float) -> float:
@@ -177,18 +177,15 @@ class Supervisor(Actor):
             worker.condemn()
             return False
 
-    def _watch(self, worker: Worker, now: float) -> bool:
-        if now >= worker.give_up_at and not has_ended(worker):  # it may have since this thread last looked
-            worker.unended = True
-            self._bury(worker, now)
-            if len(self.pool.given_up) > 2 * self.max_workers:
-                self._break(Broken("worker processes hang in calls that no signal interrupts"))
-            return self.broken is None
+    def _watch(self, worker: Worker, now: float) -> None:
+        if now >= worker.give_up_at and not worker.has_ended():  # it may have since this thread last looked
+            self._give_up(worker, now)
+            return
         try:
-            return worker.watch(now)
+            if worker.watch(now):
+                self.pool.wants_spare = True
         except GarbageError:
             worker.condemn()
-            return False
 
     def _startable(self, wanted: int) -> int:
         return self._starter.startable(wanted, len(self.pool.workers), self.pool.wants_spare)
@@ -209,15 +206,27 @@ class Supervisor(Actor):
     # Ending
 
     def _bury(self, worker: Worker, now: float) -> None:
-        """Settle a worker that has ended or is given up: take what it committed, blame what it ran, put back the rest."""
-        if worker.gone.is_set():  # it was given up, and has ended now
-            self._poller.forget(worker)
+        """Take what a worker that has ended committed, and settle it, unless it was given up."""
+        self._poller.forget(worker)
+        if worker in self.pool.given_up:
             self.pool.given_up.remove(worker)
             worker.reap()
-            return
+        else:
+            self._drain(worker, LAST_READS)
+            self._settle(worker, worker.reap(), now)
+
+    def _give_up(self, worker: Worker, now: float) -> None:
+        """Settle a worker that its kill did not end, and have another take its place; but not for ever."""
         self._drain(worker, LAST_READS)
+        worker.give_up()
+        self.pool.given_up.append(worker)
+        self._settle(worker, None, now)
+        if len(self.pool.given_up) > 2 * self.max_workers:
+            self._break(Broken("worker processes hang in calls that no signal interrupts"))
+
+    def _settle(self, worker: Worker, status: int | None, now: float) -> None:
+        """Blame what it ran, and put back the rest."""
         self._poller.remove(worker)
-        status = None if worker.unended else worker.reap()
         self.pool.remove(worker)
         blamed = settle(worker, status, now)
         if not worker.retiring:

@@ -9,7 +9,7 @@ from math import inf
 from parallelkit._executors._process._endings import end_all
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK, requeue
-from parallelkit._executors._process._lane import Broken, Lane
+from parallelkit._executors._process._lane import Broken, Lane, Why
 from parallelkit._worker._channel import EACH
 
 STUCK = 0.002
@@ -72,8 +72,6 @@ class WorkerPool:
 
     def remove(self, worker: Worker) -> None:
         """Strike off a worker that has ended or is given up."""
-        if worker.unended:
-            self.given_up.append(worker)
         if worker is self.spare:
             self.spare = None
         else:
@@ -88,8 +86,7 @@ class WorkerPool:
         victims = []
         for worker in self.everybody():
             if worker.lane is lane:
-                worker.dismissed = True
-                worker.kill()
+                worker.kill(Why.DISMISSED)
                 victims.append(worker)
             else:
                 worker.taught.forget(lane)
@@ -100,8 +97,7 @@ class WorkerPool:
         for lane in tuple(self.lanes):
             lane.fail(broken)
         for worker in self.everybody():
-            worker.dismissed = True
-            worker.kill()
+            worker.kill(Why.DISMISSED)
 
     def end(self) -> None:
         """Kill all workers, and wait for their ends."""
@@ -148,7 +144,7 @@ class WorkerPool:
             else:
                 wake_at = worker.wake_at(worker.wire.wakes_at != 0 and not moved)
                 changed, ahead = worker.wire.set_wake_at(wake_at), worker.wire.head != worker.done
-                if ahead and (changed or wake_at == EACH) and not (worker.doomed or worker.garbage):
+                if ahead and (changed or wake_at == EACH) and not (worker.doomed or worker.killed):
                     look_at = now
                 elif changed or wake_at > worker.done + 1:
                     look_at = min(look_at, now + LOOK)
@@ -265,8 +261,8 @@ class WorkerPool:
             return
         for worker in self.workers:
             stays = 0 if self._could_go_elsewhere(worker) else 1  # the attempt that runs, or is the next to
-            if worker.garbage or worker.pending <= stays:
-                continue  # its ring is not read any more, or nothing waits there
+            if worker.killed or worker.pending <= stays:
+                continue  # what it holds is put back when it has ended, or nothing waits there
             if worker.held is not None:
                 due = worker.held_at + LOOK
                 if now >= due:
@@ -287,7 +283,7 @@ class WorkerPool:
 
 
 def _may_be_given(worker: Worker) -> bool:
-    return worker.ready and worker.held is None and not worker.retiring and worker.give_up_at == inf
+    return worker.ready and worker.held is None and not (worker.retiring or worker.killed)
 
 
 def _idles(worker: Worker, lane: Lane) -> bool:
