@@ -6,7 +6,6 @@ neither a slow input, nor a busy consumer, nor a hanging ``__reduce__`` delays a
 
 from __future__ import annotations
 
-import select
 from contextlib import ExitStack
 from math import inf
 
@@ -154,7 +153,7 @@ class Supervisor(Actor):
     def _sort_out(self, events: list[tuple[int, int]]) -> tuple[list[Worker], list[Worker]]:
         """Sort out the events: the workers that died, and those that sent something."""
         dead, active = [], []
-        for fd, what in events:
+        for fd, _ in events:
             worker = self._poller.workers.get(fd)
             if worker is None and fd == self._wake_up.fd:
                 self._wake_up.clear()
@@ -164,9 +163,7 @@ class Supervisor(Actor):
             elif fd == worker.pidfd:
                 dead.append(worker)
             else:
-                active.append(worker)
-                if what & select.EPOLLOUT:
-                    worker.wire.flush()
+                active.append(worker)  # and flushed at the end of the turn, if its socket takes more now
                 self._drain(worker, READS)
         return dead, active
 

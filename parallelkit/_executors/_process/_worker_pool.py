@@ -113,7 +113,6 @@ class WorkerPool:
             self.spare = None
         for worker in self.workers:
             worker.outdated = True
-        self.calm = False
 
     def listen(self, now: float, moved: bool) -> float:
         """Set at which commit each worker wakes this thread; return when to look at the rings even if none does.
