@@ -74,6 +74,7 @@ _report/__init__
 _executors/_process/_stacks
 _executors/_process/_supervisor  _executors/_process/_sharing
 _executors/_process/_worker_pool  _executors/_process/_poller  _executors/_process/_starter
+_executors/_process/_roster
 _executors/_process/_endings
 _executors/_process/_deaths
 _executors/_process/_handle  _executors/_process/_prestart

@@ -1,15 +1,14 @@
-"""The workers of an engine and its lanes: which worker gets what, when one is hired, what is taken back from one."""
+"""Which worker gets what, when one is hired, what is taken back from one, and when each is to wake the supervisor."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from math import inf
 
-from parallelkit._executors._process._endings import end_all
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK, requeue
-from parallelkit._executors._process._lane import Broken, Lane, Why
+from parallelkit._executors._process._lane import Lane
+from parallelkit._executors._process._roster import Roster
 from parallelkit._worker._channel import EACH
 
 STUCK = 0.002
@@ -22,7 +21,7 @@ PAUSE = 0.1
 """Seconds until the next try after the system could not start a process."""
 
 
-class WorkerPool:
+class WorkerPool(Roster):
     """Decides who gets what, and gives it. Only the supervisor's thread calls this."""
 
     def __init__(
@@ -32,12 +31,8 @@ class WorkerPool:
         spawn: Callable[[float], Worker | None],
         startable: Callable[[int], int],
     ) -> None:
+        super().__init__()
         self.max_workers = max_workers
-        self.lanes: list[Lane] = []
-        self.workers: list[Worker] = []
-        self.spare: Worker | None = None
-        self.given_up: list[Worker] = []
-        """Killed and settled, and not ended yet. Each still holds its attempt, so the item's block, which it may write to, is not free."""
         self.wants_spare = False
         self.act_at = inf  # when ``assign`` is due again, even if nothing happens
         self.hungry = True  # whether a worker could take more than it has
@@ -46,73 +41,6 @@ class WorkerPool:
         self._spawn = spawn
         self._startable = startable
         self._hire_at = 0.0
-
-    def everybody(self) -> list[Worker]:
-        """All workers, the spare included."""
-        return [*self.workers, self.spare] if self.spare is not None else list(self.workers)
-
-    def modules(self) -> set[str]:
-        """The modules of the functions of all lanes."""
-        return {lane.module for lane in self.lanes}
-
-    def others(self, lane: Lane) -> int:
-        """How many workers serve other lanes."""
-        return sum([worker.lane not in (lane, None) for worker in tuple(self.workers)])
-
-    def has_left(self, lane: Lane) -> bool:
-        """Whether fewer workers serve other lanes than when this lane's run last looked for room."""
-        return lane.others > 0 and self.others(lane) < lane.others
-
-    def forget_blocks(self, dropped: deque[int]) -> None:
-        """Have all workers unmap these blocks for items."""
-        while dropped:
-            number = dropped.popleft()
-            for worker in self.everybody():
-                worker.wire.forget_block(number)
-
-    def remove(self, worker: Worker) -> None:
-        """Strike off a worker that has ended or is given up."""
-        if worker is self.spare:
-            self.spare = None
-        else:
-            self.workers.remove(worker)
-
-    def drop(self, lane: Lane) -> list[Worker]:
-        """Withdraw a closed lane; kill, and return, the workers that hold its attempts."""
-        lane.queue.clear()
-        lane.job = b""  # it may be large, and a worker keeps its last lane for late log records
-        if lane in self.lanes:
-            self.lanes.remove(lane)
-        victims = []
-        for worker in self.everybody():
-            if worker.lane is lane:
-                worker.kill(Why.DISMISSED)
-                victims.append(worker)
-            else:
-                worker.taught.forget(lane)
-        return victims
-
-    def fail(self, broken: Broken) -> None:
-        """Fail all lanes, and kill all workers."""
-        for lane in tuple(self.lanes):
-            lane.fail(broken)
-        for worker in self.everybody():
-            worker.kill(Why.DISMISSED)
-
-    def end(self) -> None:
-        """Kill all workers, and wait for their ends."""
-        end_all([*self.everybody(), *self.given_up])
-        self.workers.clear()
-        self.given_up.clear()
-        self.spare = None
-
-    def renew(self) -> None:
-        """Replace every worker as soon as it has done what it holds."""
-        if self.spare is not None:
-            self.workers.append(self.spare)
-            self.spare = None
-        for worker in self.workers:
-            worker.outdated = True
 
     def listen(self, now: float, moved: bool) -> float:
         """Set at which commit each worker wakes this thread; return when to look at the rings even if none does.
