@@ -19,7 +19,7 @@ from port_driver import Seen, drive
 
 from parallelkit import TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Job
-from parallelkit._executors._process import _handle
+from parallelkit._executors._process import _handle, _killable
 from parallelkit._executors._process._decode import Opening
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Lane, Span, Why
@@ -207,7 +207,7 @@ def test_task_that_swallows_what_is_sent_to_its_worker(tmp_path, monkeypatch):
 
 
 class Stand(Worker):
-    """The parent's side of a worker that consists only of a socket and a ring in this process; ``kill`` is only recorded."""
+    """The parent's side of a worker that consists only of a socket and a ring in this process; ``kill`` kills nothing."""
 
     def __init__(self, born, reserve):
         super().__init__(born, 1, None, reserve, time.monotonic())
@@ -215,7 +215,8 @@ class Stand(Worker):
         self.wire.ring.head[_channel.PHASE] = _channel.WAITING
 
     def kill(self, why=Why.ITSELF):
-        self.give_up_at = 0.0
+        with mock.patch.object(_killable, "kill"):
+            super().kill(why)
 
 
 @contextmanager
@@ -241,6 +242,21 @@ def stand():
             reserve.close()
             theirs.close()
             far_ring.close()
+
+
+def test_who_was_asked_for_its_stack_is_killed_even_if_its_function_has_just_loaded():
+    """No commit of it counts any more, so a run would wait for ever for an attempt without a timeout."""
+    with stand() as (worker, _, ring):
+        worker.taught.lanes[1] = 0
+        now = ring.starts[0] = time.monotonic()
+        worker.give(Batch(Lane(1, b"", False), [(0, 1, 0, None)], None), now)
+        ring.head[_channel.PHASE] = _channel.LOADING_IN_TASK
+        late = now + _handle.LOAD_LIMIT
+        worker.watch(late)
+        worker.watch(late + 1)
+        ring.head[_channel.PHASE] = _channel.WAITING
+        worker.watch(late + 2)
+        assert (True, Why.UNLOADED) == (worker.killed, worker.why)
 
 
 CELL = st.integers(0, 40)

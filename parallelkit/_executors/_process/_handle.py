@@ -204,7 +204,7 @@ class Worker(Holding, Killable):
         limit = LOAD_LIMIT if loading else shortest_timeout([running[0]])
         due = running[1] + limit
         early = due - min(FORESIGHT, limit / 2)
-        if now >= due:
+        if now >= due or self.why is not Why.ITSELF:  # asked for its stack, it may have begun anew
             self._end_overdue(Why.UNLOADED if loading else Why.OVERDUE, now)
         else:
             self.check_at = min(due if now >= early else early, self.check_at)
