@@ -17,7 +17,7 @@ from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._lane import Batch, Lane
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._process._wire import Wire
-from parallelkit._executors._process._worker_pool import STUCK, WorkerPool
+from parallelkit._executors._process._worker_pool import PAUSE, STUCK, WorkerPool
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker._channel import EACH
 
@@ -265,6 +265,56 @@ def test_who_has_not_begun_what_it_holds_is_looked_at_again():
     worker.hold = held.append
     pool.assign(7.0)
     assert [7.0] == held
+
+
+def test_nothing_is_taken_back_while_something_is_queued():
+    """An idle worker is given what is queued; to hold others as well would slow them down for nothing."""
+    pool = calm_pool()
+    (worker,) = pool.workers
+    pool.max_workers, worker.pending = 2, 2
+    worker.stuck_since = lambda: 0.0
+    worker.hold = pytest.fail
+    pool.assign(7.0)
+
+
+def test_a_spare_is_given_work_in_the_turn_in_which_it_replaces_another():
+    """Nothing may happen after this turn that would make another one."""
+    pool = calm_pool()
+    (pool.spare,) = pool.workers
+    pool.workers.clear()
+    pool.spare.pending = 0
+    pool.assign(0.0)
+    assert (None, 1) == (pool.spare, pool.workers[0].given)
+
+
+def test_a_worker_is_retired_when_it_has_done_what_it_holds():
+    """Retired before, it would take a place beside its replacement, and might never see that it is to end."""
+    pool = calm_pool()
+    (worker,) = pool.workers
+    worker.outdated, worker.retire = True, lambda: setattr(worker, "retiring", True)
+    pool.assign(0.0)
+    assert (False, 0) == (worker.retiring, worker.given)
+    worker.pending = 0
+    pool.assign(0.0)
+    assert (True, 0) == (worker.retiring, worker.given)
+
+
+def test_a_spare_is_started_for_a_run_and_not_again_at_once_if_it_failed():
+    """Without a run it would have no function to load; and where the system has no process to give, to ask in each turn costs much."""
+    pool = calm_pool()
+    tries = []
+    pool._spawn, pool._startable = tries.append, lambda wanted: wanted
+    pool.wants_spare, lane = True, pool.lanes.pop()
+    for at, lanes in [(0, []), (1, [lane]), (1 + PAUSE / 2, [lane]), (1 + PAUSE, [lane])]:
+        pool.lanes = lanes
+        pool.keep_spare(at)
+    assert [1, 1 + PAUSE] == tries
+
+
+def test_a_block_that_is_given_up_makes_all_be_looked_at():
+    """Workers unmap it in a full turn; until then its memory would be taken."""
+    supervisor = SimpleNamespace(blocks=SimpleNamespace(dropped=[7]))
+    assert not Supervisor._refill(supervisor, [], 0.0)
 
 
 @pytest.mark.all
