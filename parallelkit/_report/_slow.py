@@ -173,7 +173,7 @@ def held_by_limits(run: Survey) -> Advice | None:
     estimate = max(ideal(run), summary.wall - paused) if mostly else ideal(run)
     saved = summary.wall - estimate
     limits = [limit for limit in facts.limits if limit != PAUSES]
-    if not (limits or mostly) or until <= 0 or facts.input_seconds > until / 2 or not worthwhile(run, saved):
+    if not (limits or mostly) or facts.input_seconds >= until / 2 or not worthwhile(run, saved):
         return None
     busy = sum(max(0.0, min(bar.end, until) - bar.start) for bar in all_bars(ledger))
     idle = 1 - busy / (until * facts.max_workers)
