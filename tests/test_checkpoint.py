@@ -53,6 +53,7 @@ from parallelkit._input._portion import Portion
 from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._journal._file import APPLICATION, SCHEMA, Journal, Record
 from parallelkit._journal._lock import JournalLock
+from parallelkit._journal._payload import Payloads
 from parallelkit._journal._recorder import Recorder, Recording
 from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
@@ -1655,6 +1656,16 @@ def test_a_batch_that_ctrl_c_broke_off_can_be_written_again(path):
     journal.write(records)
     journal.close()
     assert ["'a'"] == recorded(path)
+
+
+def test_a_value_that_needs_cloudpickle_costs_no_other_its_record():
+    """Values that end together are recorded together, though pickling begins anew after each that plain pickle refuses."""
+    payloads = Payloads("run.journal", lambda call: call())
+    values = [lambda: 1, 2, lambda: 3]
+    assert [1, 2, 3] == [
+        value() if callable(value) else value
+        for value in map(pickle.loads, payloads.of_values(["'a'", "'b'", "'c'"], values))
+    ]
 
 
 def test_a_record_that_is_replaced_while_it_is_written_is_written_again():

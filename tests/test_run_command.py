@@ -171,12 +171,16 @@ def test_a_file_in_a_package_is_a_part_of_it(here):
         assert {0: ["shop.names"]} == values_of(run(here, f"{path}:f", stdin="1\n").stdout)
 
 
-def test_a_file_in_a_folder_that_cannot_be_a_package(here):
+def test_a_file_in_a_folder_that_cannot_be_a_package(tmp_path, monkeypatch):
     """A folder such as ``app.v2`` that has an ``__init__.py`` is no package, so what is in it is a module of its own."""
-    (here / "app.v2").mkdir()
-    (here / "app.v2" / "__init__.py").touch()
-    (here / "app.v2" / "job.py").write_text("def f(line): return __name__")
-    assert {0: "job"} == values_of(run(here, "app.v2/job.py:f", stdin="1\n").stdout)
+    folder = tmp_path / "app.v2"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "job_of_v2.py").write_text("def f(line): return __name__")
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    fn, module = find_function(f"{folder}/job_of_v2.py:f")
+    assert "job_of_v2" == fn(1) == module.__name__
+    del sys.modules["job_of_v2"]
 
 
 def test_a_package_may_be_named_by_its_file(tmp_path, monkeypatch):
