@@ -464,6 +464,8 @@ def test_pickling_may_cost_more_than_the_work():
         "took 4.00 s in the parent, and about as long in the workers, which leaves 1.0 s of their 5.00 s for the work."
     )
     assert "if that were free, the run would take about 250 ms." in advice.cure
+    alone = plant([4.0], workers=4, executor="processes", travel_seconds=2.0)
+    assert "the run would take about 2.0 s." in only(alone, _slow.costly_pickling).cure
 
 
 def test_what_is_left_for_the_work_may_be_next_to_nothing():

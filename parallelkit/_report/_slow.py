@@ -223,8 +223,8 @@ def costly_pickling(run: Survey) -> Advice | None:
     """Arguments and results that cost more to send than to process."""
     facts, summary = run.ledger.facts, run.summary
     # Workers unpickle what the parent pickles, and pickle what it unpickles, in about the same time.
-    work = max(0.0, summary.busy - facts.travel_seconds)
-    estimate = max(work / facts.max_workers, work / summary.attempts)
+    work = summary.busy - facts.travel_seconds
+    estimate = work / min(facts.max_workers, summary.attempts)
     saved = summary.wall - estimate
     large = facts.travel_seconds / summary.attempts >= SMALL
     if not large or 2 * facts.travel_seconds < work or not worthwhile(run, saved):
