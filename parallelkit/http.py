@@ -186,7 +186,7 @@ def new_session() -> Callable[[], Session]:
     return Session
 
 
-def host(url: Any) -> str | None:
+def host(url: str) -> str | None:
     """Return host and port of a URL, as a group for limits; None if it has no host (its request will say so).
 
     >>> host("https://Example.org:8443/a?b"), host("https://example.org:443"), host("nonsense")
@@ -196,7 +196,7 @@ def host(url: Any) -> str | None:
         parts = urlsplit(url)
         place = parts.netloc.rpartition("@")[2].lower()
         return place.removesuffix(USUAL_PORTS.get(parts.scheme, ":")) or None
-    except (AttributeError, TypeError, ValueError):
+    except ValueError:
         return None
 
 

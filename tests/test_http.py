@@ -210,7 +210,7 @@ def test_each_host_and_port_is_one_of_its_own(site):
     results = fetch([*urls, *(url.replace("127.0.0.1", "localhost") for url in urls)], per_host=2)
     assert (4, 4) == (len(results.successes), site.widest)
     assert ("a.b:81", "a.b", "a.b", None, None) == tuple(
-        map(host, ["http://u:p@A.b:81/x", "https://a.b", "http://a.b:80", "a.b", None])
+        map(host, ["http://u:p@A.b:81/x", "https://a.b", "http://a.b:80", "a.b", "http://["])
     )
 
 

@@ -29,8 +29,8 @@ def seconds(value: float) -> str:
 def about(value: float) -> str:
     """An estimated duration, to two significant figures.
 
-    >>> about(4.13), about(0.0317)
-    ('4.1 s', '32 ms')
+    >>> about(4.13), about(0.0317), about(725.2)
+    ('4.1 s', '32 ms', '12 min 5 s')
     """
     return _in_units(value, 2) if value < 59.5 else seconds(value)
 
