@@ -97,10 +97,12 @@ def clip(text: str, width: int) -> str:
 
 
 def key_text(key: Any, width: int = 60) -> str:
-    """A key as text: a printable str as it is, anything else by its ``repr``; a long one loses its middle.
+    r"""A key as text: a printable str as it is, anything else by its ``repr``; a long one loses its middle.
 
-    >>> key_text("eu-west"), key_text(("a", 1)), key_text(""), key_text("https://example.org/item/17", 16)
-    ('eu-west', "('a', 1)", "''", 'https:/…/item/17')
+    >>> key_text("eu-west"), key_text(("a", 1)), key_text(" "), key_text("https://example.org/item/17", 16)
+    ('eu-west', "('a', 1)", "' '", 'https:/…/item/17')
+    >>> print(key_text("one\ntwo"))
+    'one\ntwo'
     """
     text = key if type(key) is str and key.strip() and key.isprintable() else repr_of(key)
     text = " ".join(text.split()) if len(text) <= 4 * width else text
