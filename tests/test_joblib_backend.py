@@ -19,7 +19,7 @@ from joblib_calls import PATIENCE, is_gone, parallel, pids
 from remote_tasks import meet
 
 from parallelkit import WorkerDied
-from parallelkit._joblib import _packing
+from parallelkit._joblib import _batches, _packing
 from parallelkit._joblib._batches import Batches, describe_calls
 from parallelkit._joblib._worker import map_part
 from parallelkit.joblib_backend import Crew, backend_class, register
@@ -150,6 +150,29 @@ def test_a_timeout_kills_what_runs_and_the_next_call_works(ours, tmp_path):
         parallel(calls(), timeout=0.5)
     assert is_gone(the_hanging(tmp_path))
     assert [2] == parallel([delayed(abs)(-2)])
+
+
+@pytest.mark.all
+def test_ctrl_c_kills_what_runs_though_the_input_waits(ours, tmp_path, monkeypatch):
+    """joblib reads the input on in our thread, which may come back late: what runs does not live on until then."""
+    monkeypatch.setattr(_batches, "GRACE", 0.01)
+    go_on, readers = threading.Event(), []
+
+    def calls():
+        yield delayed(hang)(tmp_path)
+        yield delayed(abs)(-1)
+        see_hanging(tmp_path)
+        readers.append(threading.current_thread())
+        os.kill(os.getpid(), signal.SIGINT)
+        go_on.wait()
+
+    with pytest.raises(KeyboardInterrupt):
+        parallel(calls(), pre_dispatch=2)
+    try:
+        assert is_gone(the_hanging(tmp_path))
+    finally:
+        go_on.set()
+        readers[0].join()
 
 
 @pytest.mark.all

@@ -463,6 +463,8 @@ def test_a_frame_changes_no_number(of):
     assert [2**60 + 1, None, 3] == list(large["value"])
     small = run_parallel(lambda n: number(n // (n != 7)), [2**53 + 2, 7, 3], executor="inline").to_frame()
     assert ("float64", 2**53 + 2) == (str(small["value"].dtype), small["value"][0])
+    whole = run_parallel(number, [2**60 + 1, 3], executor="inline").to_frame()
+    assert ("int64", 2**60 + 1) == (str(whole["value"].dtype), whole["value"][0])
 
 
 def test_the_report_is_text():
