@@ -926,13 +926,14 @@ def test_an_adapter_may_give_any_file(kind, body):
 
 
 def test_a_crawl_follows_links_each_once(site):
-    """``then`` may return URLs; those already fetched are left out."""
+    """``then`` may return URLs, or yield them; those already fetched are left out."""
     links = {"/": "/a /b", "/a": "/ /b /c", "/b": "/a", "/c": "/gone"}
     for path, text in links.items():
         site.pages[path] = lambda visit, text=text: visit.say(text.encode())
 
     def follow(outcome):
-        return [site.url(path) for path in outcome.value.text.split()] if outcome.ok else []
+        for path in outcome.value.text.split() if outcome.ok else ():
+            yield site.url(path)
 
     results = fetch([site.url("/")], then=follow)
     assert {site.url(path) for path in [*links, "/gone"]} == set(results)

@@ -154,7 +154,7 @@ def test_a_timeout_kills_what_runs_and_the_next_call_works(ours, tmp_path):
 
 @pytest.mark.all
 def test_ctrl_c_kills_what_runs_though_the_input_waits(ours, tmp_path, monkeypatch):
-    """joblib reads the input on in our thread, which may come back late: what runs does not live on until then."""
+    """The input is read on in our thread, by joblib, and may come back late: what runs does not live on until then."""
     monkeypatch.setattr(_batches, "GRACE", 0.01)
     go_on, readers = threading.Event(), []
 
