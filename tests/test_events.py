@@ -241,6 +241,15 @@ def test_looks_for_starts_become_rarer_until_something_happens():
     assert (None, 7.0) == (observer.look_at(0.0, None, True), observer.look_at(0.0, 7.0, False))
 
 
+def test_what_fails_before_it_begins_has_no_start():
+    """Such as a task that cannot be pickled: it has failed, and no worker had it."""
+    told = []
+    observer = Observer(told.append, int, 0.0)
+    observer.admitted([0])
+    observer.ended([Failed(0, Lost(TypeError(), 0, None, 2.0, None), None, True)])
+    assert [("failed", None)] == [(event.kind, event.worker) for event in told]
+
+
 def test_a_worker_that_has_the_name_of_an_abandoned_one_is_told_as_started():
     """Thread names are used again, so a monitor that counts workers by these events must hear of the next one."""
     told = []

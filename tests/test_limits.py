@@ -302,6 +302,7 @@ def test_a_log_that_somebody_still_holds_is_found_again():
             lambda: RateLimit(1, per=1, by="host"),
             r"got 'host'; for a field .* write lambda item: item\['host'\]",
         ),
+        (lambda: ConcurrencyLimit(1, by=3), "by must be callable, got 3"),
         (lambda: ConcurrencyLimit(0), "n must be greater than 0, got 0"),
         (lambda: ConcurrencyLimit(True), "n must be an int, got True"),
         (

@@ -430,6 +430,11 @@ def test_tasks_among_items_are_refused_as_they_are_read(executor):
     assert 0 == len(caught.value.results)
 
 
+def test_a_task_in_a_mapping_may_repeat_the_mappings_key():
+    """It changes nothing."""
+    assert {"a": 1} == run_parallel({"a": Task(abs, -1, key="a")}, executor="inline").to_dict()
+
+
 @both()
 def test_a_task_in_a_mapping_has_the_mappings_key(call, trace):
     """A Task in a mapping may not have another key of its own."""

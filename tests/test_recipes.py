@@ -131,6 +131,12 @@ def test_where_none_succeeds_all_failures_are_raised():
     assert {ZeroDivisionError, KeyError} == {type(error) for error in caught.value.exceptions}
 
 
+def test_where_a_stop_leaves_no_other_the_failures_are_raised():
+    """Also if the input had not ended, and might have had a task that succeeds."""
+    with pytest.raises(TaskFailures, match="none of 1 task succeeded: 1 × ZeroDivisionError"):
+        first_success(iter([lambda: 1 / 0] * 3), executor="inline", max_failures=1)
+
+
 def test_no_task_at_all_is_an_error():
     """``first_success`` of no task is an error."""
     with pytest.raises(ValueError, match="at least one task"):
