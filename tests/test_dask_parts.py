@@ -12,7 +12,7 @@ import cloudpickle
 import pytest
 from clusters import wait_until
 
-from parallelkit._executors._cluster import _scatter
+from parallelkit._executors._cluster import _broker, _scatter
 from parallelkit._executors._cluster._broker import PREFIX, Broker, install
 from parallelkit._executors._cluster._client_run import ALONE, ClientRun
 from parallelkit._executors._cluster._clock import RENEW, Clock
@@ -258,6 +258,30 @@ def test_a_client_hears_each_news_once(book):
     check(book)
 
 
+def test_a_client_without_news_is_answered_in_time(book, monkeypatch):
+    """A client that has waited long is answered though nothing has happened, and asks again: its connection is not idle for ever."""
+    monkeypatch.setattr(_broker, "POLL_LIMIT", 0.01)
+
+    @with_a_run
+    async def check(book):
+        assert [] == await book.broker.take("run") == await book.broker.take("run")
+
+    check(book)
+
+
+def test_tasks_of_others_are_passed_over(book):
+    """Others may use the cluster at the same time, and dask's keys may be tuples."""
+
+    @with_a_run
+    async def check(book):
+        for key in ("theirs", ("theirs", 0)):
+            book.broker.transition(key, "waiting", "processing")
+            book.broker.transition(key, "processing", "erred")
+        assert ([], {}) == (book.news(), book.broker.runs["run"].batches)
+
+    check(book)
+
+
 def test_a_run_is_closed_with_its_last_news(book):
     """The close of a run returns what was not taken, and what guards have committed, even if one fails; other runs go on."""
 
@@ -277,6 +301,7 @@ def test_a_run_is_closed_with_its_last_news(book):
         assert ["the broker"] == list(book.scheduler.plugins)
         assert [] == await book.broker.close("other") == await book.broker.close("other")
         assert {} == book.scheduler.plugins
+        assert await book.tell(b"too late") is None
 
     check(book)
 
