@@ -1115,6 +1115,22 @@ def test_ctrl_c_while_a_journal_is_made_leaves_no_draft(path, monkeypatch):
     assert [["a"]] == run("a", path).values()
 
 
+def test_a_journal_that_cannot_be_read_any_more_ends_the_input(path, monkeypatch):
+    """If the disk fails as a later task is looked up, what was done is not lost: it comes with the error."""
+    find, asked = Journal.find, []
+
+    def find_at_first(self, keys):
+        asked.extend(keys)
+        if len(asked) > 10:
+            raise ValueError("database disk image is malformed")
+        return find(self, keys)
+
+    monkeypatch.setattr(Journal, "find", find_at_first)
+    with pytest.raises(InputError, match="malformed") as raised:
+        run_parallel(work, iter("abcdefghijkl"), key=same, checkpoint=path, max_workers=1, buffersize=1)
+    assert [*"abcdefghij"] == [*raised.value.results.successes]
+
+
 def test_a_journal_that_is_deleted_stops_its_run(path):
     """SQLite would go on writing to a deleted file, and the run end as if all were recorded."""
 

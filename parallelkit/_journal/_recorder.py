@@ -145,7 +145,10 @@ class Recorder:
         assert portion.keys is not None, "a run with a checkpoint was checked to have keys"
         texts = list(map(key_text, portion.keys))
         waiting = self._writer.find(texts)  # first: a record may move from here to the journal meanwhile
-        found = {record.key: record for record in self._journal.find(texts)} | waiting
+        try:
+            found = {record.key: record for record in self._journal.find(texts)} | waiting
+        except ValueError as error:  # the disk has failed
+            return dict.fromkeys(range(len(texts)), self._reject(error))
         known = {}
         for offset, text in enumerate(texts):
             function = None if self._name is None else self._name(portion.items[offset])
@@ -170,7 +173,7 @@ class Recorder:
             return self._reject(unreadable(self._journal.path, record, error))
 
     def _reject(self, error: ValueError) -> Recalled:
-        """Neither run the task nor use its record: the task fails with this error. The first also ends the input."""
+        """Neither run a task nor use its record: it fails with this error. The first also ends the input."""
         if not self._refused:
             self._refused = True
             self._refuse(str(error), error)
