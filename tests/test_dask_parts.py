@@ -3,7 +3,9 @@
 import asyncio
 import pickle
 from array import array
+from contextlib import nullcontext
 from math import inf
+from platform import python_version
 from threading import Event, Thread
 from time import monotonic, sleep
 from types import SimpleNamespace
@@ -895,6 +897,37 @@ def test_an_asynchronous_client_is_refused():
     """A client whose methods return coroutines is refused in words: a run waits for their answers."""
     with pytest.raises(ValueError, match="executor must be a synchronous Client"):
         check_cluster(SimpleNamespace(asynchronous=True))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "answer", "fault"),
+    [
+        ("3.9.1", None, r"the scheduler of .* runs Python 3\.9\.1, this program "),
+        (
+            python_version(),
+            TypeError("bad code"),
+            r" \(and 1 more\) does not fit .*: Python is 3\.9\.1 there",
+        ),
+        (python_version(), OSError("it has left"), None),
+    ],
+)
+def test_a_cluster_of_another_python_is_refused(scheduler, answer, fault):
+    """The versions are named; a worker that leaves while it is asked has none."""
+
+    class Client:
+        asynchronous, status = False, "running"
+
+        def run_on_scheduler(self, fn, *given):
+            return scheduler
+
+        def nthreads(self):
+            return {HERE: 1, THERE: 2}
+
+        def run(self, fn, *given, workers, on_error):
+            return dict.fromkeys(workers, "3.9.1" if fn is python_version else answer)
+
+    with pytest.raises(ValueError, match=fault) if fault else nullcontext():
+        assert 3 == check_cluster(Client())
 
 
 def test_what_goes_to_the_scheduler_by_value_changes_nothing_for_others():
