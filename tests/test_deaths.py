@@ -89,7 +89,7 @@ KILLED = -SIGKILL
         ([end(3, ready=True)] * 2, ""),
         ([end(3), end(3, why=Why.DISMISSED)], ""),
         ([end(KILLED)] * (MANY - 1), ""),
-        ([end(KILLED)] * MANY, "worker processes end before they run anything"),
+        ([end(KILLED)] * MANY, "worker processes end before they run anything: .* SIGKILL, which .*"),
         ([end(KILLED, why=Why.GARBAGE)] * 2, "worker processes do not start: .* SIGKILL, which .*"),
         ([end(KILLED, why=Why.UNLOADED)], "worker processes do not start: .* took more than 300 s.*"),
         ([end(3, loads=1)], ""),

@@ -44,7 +44,7 @@ class Deaths:
         if self._unstarted >= FATAL_STARTS or worker.refusal is not None or worker.why is Why.UNLOADED:
             return Broken(f"worker processes do not start: {end_of(worker, status)}", worker.refusal), None
         if self._in_vain >= self._patience:
-            return Broken("worker processes end before they run anything"), None
+            return Broken(f"worker processes end before they run anything: {end_of(worker, status)}"), None
         return None, None
 
     def _fatal_load(self, number: int | None, lanes: Iterable[Lane], from_outside: bool) -> Lane | None:
