@@ -311,7 +311,7 @@ def test_an_error_that_cannot_travel_is_kept_as_text(path):
 
 
 def test_an_error_of_the_script_is_of_its_present_class(path, monkeypatch):
-    """When a script is run again, a recorded error of a class of its own is one of the class that it has now, so ``except`` holds."""
+    """When a script is run again, a recorded error of a class of its own is one of the class that it has now, so ``except`` holds; if that is gone, its text is left."""
 
     def define():
         made = type("Refused", (Exception,), {"__module__": "__main__"})
@@ -326,6 +326,10 @@ def test_an_error_of_the_script_is_of_its_present_class(path, monkeypatch):
     later = define()
     error = run("a", Checkpoint(path, rerun_failed=False), fn=refuse).failures["a"].error
     assert (later, ("a",)) == (type(error), error.args)
+    monkeypatch.delattr(sys.modules["__main__"], "Refused")
+    failure = run("a", Checkpoint(path, rerun_failed=False), fn=refuse).failures["a"]
+    assert isinstance(failure.error, RemoteError)
+    assert "raise refused(item)" in failure.traceback
 
 
 def test_a_traceback_is_recorded_once(path):
