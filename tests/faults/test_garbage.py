@@ -28,7 +28,7 @@ from parallelkit._executors._process._spawn import Spawned
 from parallelkit._executors._process._wire import READS
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _channel
-from parallelkit._worker._channel import GarbageError, frame, rights
+from parallelkit._worker._channel import WORD, GarbageError, frame, rights
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
 
@@ -257,6 +257,46 @@ def test_who_was_asked_for_its_stack_is_killed_even_if_its_function_has_just_loa
         ring.head[_channel.PHASE] = _channel.WAITING
         worker.watch(late + 2)
         assert (True, Why.UNLOADED) == (worker.killed, worker.why)
+
+
+@contextmanager
+def three_given():
+    """A ``Stand`` that was given three attempts, with its far side."""
+    with stand() as (worker, line, ring):
+        worker.taught.lanes[1] = 0
+        tickets = [(index, 1, index, None) for index in range(3)]
+        worker.give(Batch(Lane(1, b"", False), tickets, None), time.monotonic())
+        yield worker, Far(line, ring)
+
+
+def test_who_is_held_again_when_its_attempts_were_taken_back_has_still_to_stop():
+    """It comes to the limit with what it was sent before, and says that it stopped; unexpected, that would be garbage."""
+    with three_given() as (worker, far):
+        worker.hold(0.0)
+        worker.take_back()
+        worker.hold(0.0)
+        far.commit(1, None)
+        worker.drain()
+        assert (0, 1) == (worker.pending, worker.held)
+
+
+def test_what_was_committed_before_the_worker_stopped_is_not_put_back():
+    """The stop may be read before the commits are: what is put back then would run twice."""
+    with three_given() as (worker, far):
+        worker.hold(0.0)
+        worker.doomed = True  # so no commit is taken
+        far.commit(1, None)
+        far.send(_channel.STOPPED, WORD.pack(1), 0, "-")
+        worker.drain(READS)
+        assert (3, 1) == (worker.pending, worker.held)
+
+
+def test_a_worker_that_loads_a_function_does_not_stand_still():
+    """An import may take longer than a worker may do nothing."""
+    with three_given() as (worker, far):
+        far.ring.head[_channel.PHASE] = _channel.LOADING + 1
+        worker.watch(time.monotonic() + _handle.STANDSTILL + 1)
+        assert not worker.killed
 
 
 CELL = st.integers(0, 40)
