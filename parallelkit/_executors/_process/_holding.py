@@ -100,5 +100,5 @@ class Holding:
 def requeue(batches: list[Batch]) -> None:
     """Put attempts that had not begun back at the head of their queue."""
     for batch in reversed(batches):
-        if not batch.lane.closed and batch.lane.broken is None:
+        if not batch.lane.closed:
             batch.lane.queue.appendleft(batch)
