@@ -505,6 +505,27 @@ def test_where_the_system_has_no_thread_to_give_nobody_waits_for_ever(make, lack
                 executor.submit(abs, -1).result(timeout=30)
 
 
+def test_a_call_that_waits_for_an_executor_which_cannot_open_is_told_so(monkeypatch):
+    """Submitted while another thread opens it, in vain: that call fails, too, and the next one tries again."""
+    executor, opening, go_on = ThreadExecutor(1), threading.Event(), threading.Event()
+    engine = executor._engine()
+
+    def fails(job):
+        opening.set()
+        assert go_on.wait(10)
+        raise RuntimeError("no memory")
+
+    with executor, ThreadPoolExecutor(1) as other, monkeypatch.context() as patch:
+        patch.setattr(engine, "open", fails)
+        first = other.submit(executor.submit, abs, -1)
+        assert opening.wait(10)
+        second = executor.submit(abs, -2)
+        go_on.set()
+        assert ["no memory"] * 2 == [str(future.exception(10)) for future in (first, second)]
+        patch.undo()
+        assert 3 == executor.submit(abs, -3).result(10)
+
+
 @pytest.mark.parametrize("waits", ["submit", "run", "stream"])
 def test_where_there_is_no_thread_for_what_a_call_waits_for_it_is_told_so(waits, monkeypatch):
     """If no thread can be started for a nested call, that call fails, and the executor goes on with the threads that it has."""
