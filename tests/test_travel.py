@@ -46,7 +46,7 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._worker import _faults, _forms, _memmaps, _tracebacks, _travel
+from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel
 from parallelkit._worker._travel import describe
 
 GUARD = threading.Lock()
@@ -422,6 +422,14 @@ def test_an_element_that_cannot_be_pickled_is_named(whole, place):
     with pytest.raises(TypeError, match=re.escape(why)):
         run_parallel(max, [1], args=(whole,), executor="processes")
     assert why in str(run_parallel(len, [whole], executor="processes").failures[0].error)
+
+
+def test_the_element_to_blame_is_not_sought_for_long(monkeypatch):
+    """Where elements take long to pickle, the error is told without the one to blame: the search would outlast the task's timeout."""
+    error = _parts.flaw_of(Service())
+    assert _parts.why_unfit([Service()], error).startswith("element 0")
+    monkeypatch.setattr(_parts, "SECONDS", -1)
+    assert _parts.why_unfit([Service()], error).startswith("TypeError")
 
 
 class Signalled:

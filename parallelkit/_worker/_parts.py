@@ -7,10 +7,14 @@ from itertools import islice
 from types import FunctionType, MethodType
 
 from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._system import monotonic
 from parallelkit._worker._travel import describe, pack
 
 MOST = 100
 """How many parts of a thing are looked at."""
+
+SECONDS = 1.0
+"""After which no other part is looked at: all may refer to one large object, which is pickled anew with each."""
 
 
 def why_unfit(thing: object, error: BaseException) -> str:
@@ -20,7 +24,10 @@ def why_unfit(thing: object, error: BaseException) -> str:
         parts = list(islice(_parts(owner), MOST))
     except Exception:  # it has none, or is a proxy
         return why
+    until = monotonic() + SECONDS
     for name, part in parts:
+        if monotonic() > until:
+            break
         flaw = flaw_of(part)
         if flaw is not None and describe_error(flaw) == why:
             return f"{name}: {why}"
