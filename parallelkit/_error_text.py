@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from traceback import StackSummary, TracebackException
     from typing import Any
 
-KEPT = 256
-"""How many tracebacks are kept as text, at most."""
+KEPT, DEEPEST = 256, 100
+"""How many tracebacks are kept as text, and how many frames each has, at most: those of deep recursions differ each time."""
 
 _known: dict[tuple[int, ...], tuple[StackSummary, list[CodeType]]] = {}
 """Tracebacks that were formatted, and the code that they lead through, so that no other gets its id; by ids and places in the code."""
@@ -46,12 +46,13 @@ def _formatted(frames: TracebackType) -> StackSummary:
         codes.append(code)
         places += [id(code), each.tb_lasti, each.tb_lineno or 0]
         each = each.tb_next
-    known = _known.get(key := tuple(places))
-    if known is None:
-        stack = extract_tb(frames)
-        lines = stack.format()
-        stack.format = lambda **_: lines  # type: ignore[method-assign]  # for this one
+    if (known := _known.get(key := tuple(places))) is not None:
+        return known[0]
+    stack = extract_tb(frames)
+    lines = stack.format()
+    stack.format = lambda **_: lines  # type: ignore[method-assign]  # for this one
+    if len(codes) <= DEEPEST:
         if len(_known) >= KEPT:
             _known.clear()
-        known = _known[key] = stack, codes
-    return known[0]
+        _known[key] = stack, codes
+    return stack

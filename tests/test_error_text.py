@@ -128,3 +128,11 @@ def test_few_tracebacks_are_kept(monkeypatch):
         error = raised_by(lambda number=number: eval(compile("\n" * number + "1 // 0", "made.py", "eval")))
         format_error(error, error.__traceback__)
         assert len(_error_text._known) <= 3
+
+
+def test_deep_tracebacks_are_not_kept(monkeypatch):
+    """Those of a recursion over data differ with the data: a few hundred, of a thousand frames each, would take 75 MB."""
+    monkeypatch.setattr(_error_text, "_known", {})
+    error = raised_by(lambda: fail(_error_text.DEEPEST))
+    assert "".join(traceback.format_exception(error)) == format_error(error, error.__traceback__)
+    assert not _error_text._known
