@@ -1018,12 +1018,10 @@ def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
     Journal(str(path), "f").close()
     with contextlib.closing(sqlite3.connect(draft)) as half:
         half.execute(f"PRAGMA application_id = {APPLICATION}")
-    for content in (
-        path.read_bytes(),
-        draft.read_bytes(),
-        b"",
-        bytes(4096),
-    ):  # zeros: as after a power failure
+    whole, blank = path.read_bytes(), bytes(4096)
+    # Blank or missing: pages of which a power failure has kept none or some from the disk.
+    torn = (blank, whole[:4096], whole[:8192] + blank, whole[:4096] + blank + whole[8192:])
+    for content in (whole, draft.read_bytes(), b"", *torn):
         path.unlink(missing_ok=True)
         calls.clear()
         draft.write_bytes(content)
@@ -1062,8 +1060,9 @@ def test_a_journal_or_database_of_the_users_beside_the_journal_is_left_alone(pat
     with contextlib.closing(sqlite3.connect(theirs)) as database:
         database.execute("CREATE TABLE mine (name)")
     is_refused()
+    theirs.unlink()
+    run("ab", theirs)
     damaged = bytearray(theirs.read_bytes())
-    damaged[68:72] = APPLICATION.to_bytes(4, "big")
     damaged[100] = 0  # the kind of the first page
     theirs.write_bytes(damaged)
     is_refused()

@@ -27,6 +27,10 @@ CREATE TABLE outcomes (
 ) WITHOUT ROWID;
 """
 
+PAGE = 4096
+DRAFT = 3 * PAGE
+"""Bytes of a journal of nothing."""
+
 CHUNKS = (128, 16, 1)  # rows a statement: each statement releases the interpreter lock and must get it back
 
 OF_THE_SYSTEM = ("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
@@ -202,18 +206,21 @@ def is_draft(path: str) -> bool:
 
     try:
         with open(path, "rb") as file:
-            head = file.read(72)
-        if not head.strip(b"\0"):  # zeros after a power failure
+            start = file.read(DRAFT + 1)
+        if not start[:PAGE].strip(b"\0"):  # zeros after a power failure
             return True
-        if head[68:] != APPLICATION.to_bytes(4, "big") or os.path.exists(f"{path}-run"):
+        if start[68:72] != APPLICATION.to_bytes(4, "big") or os.path.exists(f"{path}-run"):
             return False  # no journal, or that of a run
         with closing(sqlite3.connect(path)) as connection:
             tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'outcomes'").fetchall()
             return not tables or connection.execute("SELECT 1 FROM outcomes").fetchone() is None
     except FileNotFoundError:
         return True
-    except (OSError, sqlite3.Error):
+    except OSError:
         return False
+    except sqlite3.Error:  # a power failure may have left zeros, or nothing, in place of any page
+        pages = (start[at : at + PAGE] for at in range(0, DRAFT, PAGE))
+        return len(start) <= DRAFT and not all(page.strip(b"\0") for page in pages)
 
 
 def discard(draft: str) -> None:
