@@ -74,7 +74,8 @@ class FakeWorker(SimpleNamespace):
             outdated=False,
         )
         self.sent, self.done = 7, 6
-        self.wire = SimpleNamespace(wakes_at=EACH, loading=False, head=6)
+        self.wire = SimpleNamespace(wakes_at=EACH, head=6)
+        self.is_loading = lambda: False
         self.given = 0
 
     def give(self, batch, now):

@@ -299,6 +299,17 @@ def test_a_worker_that_loads_a_function_does_not_stand_still():
         assert not worker.killed
 
 
+def test_attempt_that_has_begun_is_not_moved_though_its_worker_says_that_it_loads():
+    """Else a task that overwrites this word would be given to one worker after another, and break the engine."""
+    with stand() as (worker, _, ring):
+        now = ring.starts[0] = time.monotonic()
+        worker.give(Batch(Lane(1, b"", False), [(0, 1, 0, None), (1, 1, 1, None)], None), now)
+        ring.head[_channel.PHASE] = _channel.STARTING
+        worker.hold(now)
+        assert [[(1, 1, 1, None)]] == [batch.tickets for batch in worker.take_back()]
+        assert not worker.is_loading()
+
+
 CELL = st.integers(0, 40)
 COUNTS = st.integers(0, 12)
 NUMBERS = st.one_of(COUNTS, st.integers(0, (1 << 64) - 1), st.sampled_from([1 << 31, 1 << 32, 1 << 63]))

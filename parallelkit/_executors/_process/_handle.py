@@ -170,6 +170,10 @@ class Worker(Holding, Killable):
         # That none had begun is believed if the columns were not overwritten, and not for ever (``STALLS``).
         return now if not self.wire.has_columns or self.stalls() else None
 
+    def is_loading(self) -> bool:
+        """Whether it is loading a function and runs no attempt. Both are read, as a task may have overwritten its phase."""
+        return self.wire.loading and self.running() is None
+
     def stuck_since(self) -> float:
         """Since when its attempt has been running; 0 while it loads a function; infinity if it runs nothing."""
         running = self.running()
@@ -241,7 +245,7 @@ class Worker(Holding, Killable):
         """Let it begin nothing after its present attempt; if it has more, it tells where it stopped."""
         if self.held is None:  # while it is held it is given nothing, but attempts may be taken back
             self._given = self.sent
-        self.held = self.done if self.wire.loading else self.done + 1
+        self.held = self._movable_from()
         self.held_at = now
         self.wire.limit(self.held)
 
@@ -251,7 +255,11 @@ class Worker(Holding, Killable):
         The worker looks at the limit after each commit, and by now it sees it. So it begins none after the first that
         was not committed at our last look; while it loads, it does not begin that one either.
         """
-        return self.cut_off(self.done if self.wire.loading else self.done + 1)
+        return self.cut_off(self._movable_from())
+
+    def _movable_from(self) -> int:
+        """The number of the first attempt that could still move."""
+        return self.done if self.is_loading() else self.done + 1
 
     def _look_at_hold(self) -> None:
         """End the hold if the worker has stopped, or has done all that it was sent without coming to the limit."""

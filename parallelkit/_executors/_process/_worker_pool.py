@@ -206,7 +206,7 @@ class WorkerPool(Roster):
     def _could_go_elsewhere(self, worker: Worker) -> bool:
         """Whether its first attempt, too, should move: it is loading a function that an idle worker has loaded."""
         lane = worker.lane
-        return lane is not None and worker.wire.loading and any(_idles(one, lane) for one in self.workers)
+        return lane is not None and worker.is_loading() and any(_idles(one, lane) for one in self.workers)
 
 
 def _may_be_given(worker: Worker) -> bool:
