@@ -584,6 +584,55 @@ def test_objects_may_be_hashed_by_another_method(executor):
     assert run(executor, lambda _: Keyed() in Keyed.known, 0)
 
 
+INDIRECT = """
+import functools
+
+def key_of(thing): return thing.key()
+
+def once(method):
+    @functools.wraps(method)
+    def wrapper(self): return method(self)
+    return wrapper
+
+class Keyed:
+    def key(self): raise NotImplementedError
+    @once
+    def __hash__(self): return hash(key_of(self))
+    def __eq__(self, other): return key_of(self) == key_of(other)
+
+class Named(Keyed):
+    def __init__(self, name): self.name = name
+    def key(self): return self.name
+    def __hash__(self): return super().__hash__()
+
+Named.ALL = {Named("a")}
+
+class Coin:
+    def __init__(self, value): self.value = value
+    @classmethod
+    def parse(cls, text): return cls(cls.value_of(text))
+    @staticmethod
+    def value_of(text): return int(text)
+    def __reduce__(self): return type(self).parse, (str(self.value),)
+
+class Cent(Coin):
+    def __init__(self, value): self.value = self.checked(value)
+    def checked(self, value): return -value if value < 0 else value
+
+Cent.LEAST = Cent(1)
+
+def read(item):
+    return Named("a") in Named.ALL, Cent.LEAST.value
+"""
+
+
+def test_objects_may_be_made_and_hashed_indirectly(executor):
+    """By a function of the script, by ``super``, under a decorator, or by another class method that ``__reduce__`` gives."""
+    scope = {"__name__": "__main__"}
+    exec(INDIRECT, scope)
+    assert (True, 1) == run(executor, scope["read"], 0)
+
+
 def test_a_class_may_keep_its_objects_by_weak_references(executor):
     """Those that the function brings anyway are in the table there."""
 

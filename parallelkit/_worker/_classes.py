@@ -14,6 +14,7 @@ from functools import partial
 from types import FunctionType, MemberDescriptorType, resolve_bases
 
 from parallelkit._worker import _enums, _script
+from parallelkit._worker._caches import CACHED
 from parallelkit._worker._functions import names
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -54,10 +55,11 @@ FIELDS = "__dataclass_fields__"
 REBUILDING = "__setstate__", FIELDS, "__hash__", "__eq__"
 """What the unpickling of an object calls, or needs, for its state and for its place in a set or dict."""
 
-MAKING = "__new__", "__init__"
-"""What it calls as well if the class has one of ARGUMENTS, and so says with which arguments its objects are made."""
+ARGUMENTS = "__getnewargs__", "__getnewargs_ex__", "__reduce__", "__reduce_ex__"
+MAKING = "__new__", "__init__", *ARGUMENTS
+"""What it calls as well, or names what that calls, if the class has one of ARGUMENTS, and so says how its objects are made."""
 
-ARGUMENTS = {"__getnewargs__", "__getnewargs_ex__", "__reduce__", "__reduce_ex__"}
+WRAPPERS = FunctionType, classmethod, staticmethod, CACHED
 
 _lock = RLock()  # threads of a task may unpickle, too
 
@@ -102,11 +104,11 @@ def _ahead(cls: type, reduced: Any) -> Any:
     make, spec, (attributes, *others), *rest = reduced
     order = {name: place for place, name in enumerate(vars(cls))}
     whole = dict(sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))))
-    needed = [*REBUILDING, *(() if ARGUMENTS.isdisjoint(whole) else MAKING)]
     bases = [vars(base) for base in cls.__mro__ if base.__module__ == cls.__module__]
+    needed = [*REBUILDING, *(MAKING if any(name in base for base in bases for name in ARGUMENTS) else ())]
     for name in needed:  # which grows by what these name in turn, be they inherited
-        value = next((base[name] for base in bases if name in base), None)
-        needed += [other for other in _named_by(value) if other not in needed]
+        for value in [base[name] for base in bases if name in base]:  # one may call the next by ``super``
+            needed += [other for other in _named_by(value, cls.__module__) if other not in needed]
     given = dict(whole)
     if FIELDS in whole:
         from dataclasses import fields
@@ -121,13 +123,22 @@ def _ahead(cls: type, reduced: Any) -> Any:
     return make, spec, (first | whole, *others), *rest
 
 
-def _named_by(value: Any) -> dict[str, None]:
-    """What the code of a method or property names; but ``object.__setattr__`` is not its own class's."""
-    if type(value) in (staticmethod, classmethod, property):
-        value = value.fget if type(value) is property else value.__func__
-    if type(value) is not FunctionType:
-        return {}
-    return dict.fromkeys(name for name in names(value.__code__) if name[:2] != "__")
+def _named_by(value: Any, module: str) -> dict[str, None]:
+    """What a method or property names, and what the functions of the module that it calls do.
+
+    But ``object.__setattr__``, say, is not that of its own class.
+    """
+    found: dict[str, None] = {}
+    calls = [value.fget if type(value) is property else value]
+    for one in calls:  # which grows
+        if type(one) in WRAPPERS:
+            calls.append(getattr(one, "__wrapped__", None))
+        if type(one) is FunctionType:
+            own, known = [*names(one.__code__)], one.__globals__
+            found.update(dict.fromkeys(name for name in own if name[:2] != "__"))
+            called = [known[name] for name in own if type(known.get(name)) is FunctionType]
+            calls += [each for each in called if each.__module__ == module and each not in calls]
+    return found
 
 
 class _Called:
