@@ -162,7 +162,7 @@ def executor(running):
 
 @pytest.fixture
 def new():
-    """An executor of one worker for a test whose task starts what lives as long as its worker."""
+    """An executor of one worker for a test whose task starts or keeps what lives as long as its worker."""
     with ProcessExecutor(1) as executor:
         yield executor
 
@@ -263,12 +263,12 @@ def test_what_an_initializer_assigns_is_not_pickled(script):
 
 
 @WAYS
-def test_a_class_that_counts_its_objects_loses_nothing_by_it(way, script, executor):
+def test_a_class_that_counts_its_objects_loses_nothing_by_it(way, script, new):
     """A class attribute that changes, such as a count of objects, resets neither what tasks keep in the class nor other functions' globals."""
     doc = script["Doc"]
-    assert [None, "kept", "kept"] == [way(executor, lambda item: item.keep(), doc()) for _ in range(3)]
+    assert [None, "kept", "kept"] == [way(new, lambda item: item.keep(), doc()) for _ in range(3)]
     if way is not run:  # that sends the function anew for each run
-        seen = [way(executor, script["remember"], doc()) for _ in range(3)]
+        seen = [way(new, script["remember"], doc()) for _ in range(3)]
         assert [None, "remembered", "remembered"] == seen
 
 
