@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from types import FunctionType, MethodType
 
-from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._raised import describe_error, is_of_signal, tolerated
 from parallelkit._system import monotonic
 from parallelkit._worker._travel import describe, pack
 
@@ -20,10 +20,9 @@ SECONDS = 1.0
 def why_unfit(thing: object, error: BaseException) -> str:
     """What pickling a thing has raised, after the attribute or element of it, or of a method's object, that is to blame."""
     owner, why = thing.__self__ if type(thing) is MethodType else thing, describe_error(error)
-    try:
+    parts: list[tuple[str, object]] = []
+    with tolerated():  # it has none, or is a proxy
         parts = list(islice(_parts(owner), MOST))
-    except Exception:  # it has none, or is a proxy
-        return why
     until = monotonic() + SECONDS
     for name, part in parts:
         if monotonic() > until:
