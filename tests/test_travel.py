@@ -432,7 +432,7 @@ def test_the_element_to_blame_is_not_sought_for_long(monkeypatch):
     assert _parts.why_unfit([Service()], error).startswith("TypeError")
 
 
-class Exits(dict):
+class Secretive(dict):
     """Ends the program of whoever asks what is in it."""
 
     def items(self):
@@ -441,7 +441,7 @@ class Exits(dict):
 
 def test_a_thing_that_does_not_tell_its_parts_is_told_of_without_them():
     """Whatever asking for them raises, the run goes on."""
-    results = run_parallel(len, [Exits(db=Service()), "two"], executor="processes", key=len)
+    results = run_parallel(len, [Secretive(db=Service()), "two"], executor="processes", key=len)
     assert {3: 3} == results.successes
     assert "element" not in str(results.failures[1].error)
 
