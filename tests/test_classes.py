@@ -468,8 +468,18 @@ class Size(enum.Enum):
 
 PRICES = {size: 3 for size in Size}
 
+@dataclasses.dataclass(frozen=True)
+class Body:
+    mass: float
+
+class Planet(Body, enum.Enum):
+    EARTH = 6.0
+    def moons(self): return MOONS[self]
+
+MOONS = {Planet.EARTH: 1}
+
 def own(item):
-    return {size.price() for size in Size}, Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Colour("red").paint(), Pair.FIRST.two, DOT.area()
+    return {size.price() for size in Size}, Planet.EARTH.moons(), Point.ORIGIN == Point(0), Colour("red") in Colour.ALL, Colour("red").paint(), Pair.FIRST.two, DOT.area()
 
 def inherited(item):
     return Numbered() in Numbered.ALL, [name for name in vars(Numbered) if name[0] != "_"]
@@ -480,7 +490,7 @@ def test_a_class_may_lead_to_objects_of_itself(executor):
     """They are made as the class says. Constants were refused, or made a set or dict in which no object was found again. Attributes keep their order."""
     scope = {"__name__": "__main__"}
     exec(OWN_OBJECTS, scope)
-    assert ({3}, True, True, "cinnabar", 2, True) == run(executor, scope["own"], 0)
+    assert ({3}, 1, True, True, "cinnabar", 2, True) == run(executor, scope["own"], 0)
     assert (True, ["zeta", "alpha", "key", "ALL"]) == run(executor, scope["inherited"], 0)
 
 
@@ -621,16 +631,28 @@ class Cent(Coin):
 
 Cent.LEAST = Cent(1)
 
+class Angle:
+    def __init__(self, turns): self.turns = turns
+    @property
+    def turns(self): return self._turns
+    @turns.setter
+    def turns(self, turns): self._turns = self.within(turns)
+    def within(self, turns): return turns % 1
+    def __getstate__(self): return self._turns
+    def __setstate__(self, turns): self.turns = turns
+
+Angle.RIGHT = Angle(1.25)
+
 def read(item):
-    return Named("a") in Named.ALL, Cent.LEAST.value
+    return Named("a") in Named.ALL, Cent.LEAST.value, Angle.RIGHT.turns
 """
 
 
 def test_objects_may_be_made_and_hashed_indirectly(executor):
-    """By a function of the script, by ``super``, under a decorator, or by another class method that ``__reduce__`` gives."""
+    """By a function of the script, by ``super``, under a decorator, by another class method that ``__reduce__`` gives, or by a setter."""
     scope = {"__name__": "__main__"}
     exec(INDIRECT, scope)
-    assert (True, 1) == run(executor, scope["read"], 0)
+    assert (True, 1, 0.25) == run(executor, scope["read"], 0)
 
 
 def test_a_class_may_keep_its_objects_by_weak_references(executor):

@@ -101,7 +101,7 @@ def _ahead(cls: type, reduced: Any) -> Any:
     An attribute, or a global that a method names, may lead to objects of the class itself, be it as keys of a dict. What is
     not set by then is not in their way: the ``__new__`` of a singleton, a ``__setattr__`` that refuses, a ``__getattr__``.
     """
-    make, spec, (attributes, *others), *rest = reduced
+    make, spec, (attributes, members, *others), *rest = reduced
     order = {name: place for place, name in enumerate(vars(cls))}
     whole = dict(sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))))
     bases = [vars(base) for base in cls.__mro__ if base.__module__ == cls.__module__]
@@ -120,6 +120,8 @@ def _ahead(cls: type, reduced: Any) -> Any:
         for at, name in enumerate(reversed(needed))
         if name in whole
     }
+    if members:  # whose hash may be made of their attributes
+        first[len(needed)] = _Called(set_members, cls, members)
     return make, spec, (first | whole, *others), *rest
 
 
@@ -129,7 +131,7 @@ def _named_by(value: Any, module: str) -> dict[str, None]:
     But ``object.__setattr__``, say, is not that of its own class.
     """
     found: dict[str, None] = {}
-    calls = [value.fget if type(value) is property else value]
+    calls = [value.fget, value.fset] if type(value) is property else [value]
     for one in calls:  # which grows
         if type(one) in WRAPPERS:
             calls.append(getattr(one, "__wrapped__", None))
@@ -156,6 +158,12 @@ def set_first(cls: type, name: str, value: object) -> str:
     if _made().get(cls, NO_EDITION) is None:
         _setter(cls)(cls, name, value)
     return name
+
+
+def set_members(cls: type, members: dict[str, dict[str, Any]]) -> None:
+    """Give the members of an enum that has no edition yet their attributes."""
+    if _made().get(cls, NO_EDITION) is None:
+        _enums.set_attributes(cls, members)
 
 
 def _setter(cls: type) -> Callable[[type, str, Any], None]:
@@ -243,10 +251,10 @@ def is_made(cls: type) -> bool:
 
 def fill_class(cls: type, state: Any) -> type:
     """Set the attributes of a class that came without an edition; only once, and only if this process has made it."""
-    return fill_edition(cls, (*state, NO_EDITION))
+    return fill_edition(cls, (state[0], NO_EDITION))
 
 
-def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
+def fill_edition(cls: type, state: tuple[dict[str, Any], Edition]) -> type:
     """Set the attributes of a class that was made here, or those that have changed since its last edition.
 
     The caller's own class is left alone.
@@ -258,7 +266,7 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Any, Edition]) -> type:
     return cls
 
 
-def _fill(cls: type, attributes: dict[Any, Any], members: Any, edition: Edition) -> None:
+def _fill(cls: type, attributes: dict[Any, Any], edition: Edition) -> None:
     had = _made()[cls]
     if had is None:
         first = {name for at, name in attributes.items() if type(at) is int}
@@ -274,8 +282,6 @@ def _fill(cls: type, attributes: dict[Any, Any], members: Any, edition: Edition)
         assign(cls, name, value)
     for other in registered:
         cls.register(other)  # type: ignore[attr-defined]  # it is abstract
-    if had is None:
-        _enums.set_attributes(cls, members)  # nothing for a class that is no enum
     _made()[cls] = edition
 
 
