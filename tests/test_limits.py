@@ -221,6 +221,26 @@ def test_smooth_starts_are_spread_evenly_and_do_not_drift():
     assert log.earliest(5.0) == pytest.approx(5.1), "after idling there is no burst"
 
 
+@pytest.mark.parametrize(("smooth", "calls", "next_at"), [(True, 200, 30.0), (False, 100, 60.3)])
+def test_the_next_start_is_found_without_a_look_at_all_recent_ones(smooth, calls, next_at):
+    """It is asked for after each start, if smooth, or of a full window: where thousands are recent, that would take longer than starts are apart."""
+    compared = []
+
+    class Instant(float):
+        def __lt__(self, other):
+            compared.append(other)
+            return float(self) < other
+
+    log = RateLog(calls, 60.0, smooth, threading.Lock())
+    for number in range(100):
+        now = number * 0.3 + 1e-9 * number
+        assert log.take(now, RUN)
+        log.confirm(Instant(now), RUN)
+    compared.clear()
+    assert log.earliest(now) == pytest.approx(next_at)
+    assert len(compared) < 10
+
+
 def test_smooth_starts_are_strict_as_well():
     """With smooth starts, too, late starts never put too many into one window."""
     late = RateLog(1, 1.0, True, threading.Lock())

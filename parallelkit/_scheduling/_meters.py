@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 from bisect import insort
-from itertools import chain
+from heapq import merge
+from itertools import chain, islice
 from math import inf
 from sys import maxsize
 from typing import Protocol
@@ -78,10 +79,11 @@ class RateLog:
     def earliest(self, now: float) -> float:
         """When the next start may be granted; if reports are missing, when to look for them."""
         with self._lock:
-            at = max(now, self._paused_until, self._next)
-            instants = sorted(chain(self._starts, *self._pending.values()))
-            excess = len(instants) - self._calls
-            return at if excess < 0 else max(at, instants[excess] + self._per)
+            at, excess = max(now, self._paused_until, self._next), self._excess(now)
+            if excess < 0:
+                return at
+            instants = merge(self._starts, *self._pending.values())  # few of which are looked at
+            return max(at, next(islice(instants, excess, None)) + self._per)
 
     def take(self, now: float, run: Asker) -> bool:
         """Grant a start now, if that may be; return whether it was. Atomic, as other runs may share this log."""
