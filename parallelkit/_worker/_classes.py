@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from _thread import RLock
 from functools import partial
-from types import FunctionType, MemberDescriptorType, resolve_bases
+from types import MemberDescriptorType, resolve_bases
 
 from parallelkit._worker import _enums, _script
-from parallelkit._worker._caches import CACHED
-from parallelkit._worker._functions import names
+from parallelkit._worker._needed import FIELDS, needed_by_objects
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -50,16 +49,6 @@ HOOK = "__init_subclass__"
 ABSTRACT = "__abstractmethods__"
 REGISTERED = "_abc_impl"
 """Stands in a pickle for the classes that are registered with an abstract one."""
-
-FIELDS = "__dataclass_fields__"
-REBUILDING = "__setstate__", FIELDS, "__hash__", "__eq__"
-"""What the unpickling of an object calls, or needs, for its state and for its place in a set or dict."""
-
-ARGUMENTS = "__getnewargs__", "__getnewargs_ex__", "__reduce__", "__reduce_ex__"
-MAKING = "__new__", "__init__", *ARGUMENTS
-"""What it calls as well, or names what that calls, if the class has one of ARGUMENTS, and so says how its objects are made."""
-
-WRAPPERS = FunctionType, classmethod, staticmethod, CACHED
 
 _lock = RLock()  # threads of a task may unpickle, too
 
@@ -104,43 +93,20 @@ def _ahead(cls: type, reduced: Any) -> Any:
     make, spec, (attributes, members, *others), *rest = reduced
     order = {name: place for place, name in enumerate(vars(cls))}
     whole = dict(sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))))
-    bases = [vars(base) for base in cls.__mro__ if base.__module__ == cls.__module__]
-    needed = [*REBUILDING, *(MAKING if any(name in base for base in bases for name in ARGUMENTS) else ())]
-    for name in needed:  # which grows by what these name in turn, be they inherited
-        for value in [base[name] for base in bases if name in base]:  # one may call the next by ``super``
-            needed += [other for other in _named_by(value, cls.__module__) if other not in needed]
     given = dict(whole)
     if FIELDS in whole:
         from dataclasses import fields
 
         # Class variables are among them, too, which may lead to objects of the class.
         given[FIELDS] = {field.name: field for field in fields(cls)}
-    first = {
-        at: _Called(set_first, cls, name, given[name])
-        for at, name in enumerate(reversed(needed))
-        if name in whole
-    }
-    if members:  # whose hash may be made of their attributes
-        first[len(needed)] = _Called(set_members, cls, members)
+    hashing, reading = (
+        [_Called(set_first, cls, name, given[name]) for name in group if name in whole]
+        for group in needed_by_objects(cls)
+    )
+    # The hash of an enum's members may be made of their attributes.
+    filled = [_Called(set_members, cls, members)] if members else []
+    first: dict[int | str, Any] = dict(enumerate([*hashing, *filled, *reading]))
     return make, spec, (first | whole, *others), *rest
-
-
-def _named_by(value: Any, module: str) -> dict[str, None]:
-    """What a method or property names, and what the functions of the module that it calls do.
-
-    But ``object.__setattr__``, say, is not that of its own class.
-    """
-    found: dict[str, None] = {}
-    calls = [value.fget, value.fset] if type(value) is property else [value]
-    for one in calls:  # which grows
-        if type(one) in WRAPPERS:
-            calls.append(getattr(one, "__wrapped__", None))
-        if type(one) is FunctionType:
-            own, known = [*names(one.__code__)], one.__globals__
-            found.update(dict.fromkeys(name for name in own if name[:2] != "__"))
-            called = [known[name] for name in own if type(known.get(name)) is FunctionType]
-            calls += [each for each in called if each.__module__ == module and each not in calls]
-    return found
 
 
 class _Called:

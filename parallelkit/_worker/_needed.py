@@ -1,0 +1,75 @@
+"""Which attributes of a class the unpickling of its objects needs."""
+
+from __future__ import annotations
+
+from types import FunctionType
+
+from parallelkit._worker._caches import CACHED
+from parallelkit._worker._functions import names
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+    from typing import Any
+
+FIELDS = "__dataclass_fields__"
+REBUILDING = "__setstate__", FIELDS, "__hash__", "__eq__"
+"""What the unpickling of an object calls, or needs, for its state and for its place in a set or dict."""
+
+ARGUMENTS = "__getnewargs__", "__getnewargs_ex__", "__reduce__", "__reduce_ex__"
+MAKING = "__new__", "__init__", *ARGUMENTS
+"""What it calls as well, or names what that calls, if the class has one of ARGUMENTS, and so says how its objects are made."""
+
+READING = (
+    "__str__",
+    "__repr__",
+    "__format__",
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__len__",
+    "__getitem__",
+    "__iter__",
+)
+"""What these may call without naming it, as in ``hash(tuple(self))``. Pickle itself calls none of them."""
+
+WRAPPERS = FunctionType, classmethod, staticmethod, CACHED
+
+
+def needed_by_objects(cls: type) -> tuple[list[str], list[str]]:
+    """The names of the attributes that objects are made and hashed by, and of more that these may call, be they inherited.
+
+    Each is in the order in which to set them: what others name comes before them. The second comes after the first, because it
+    may lead to a dict whose keys are objects of the class.
+    """
+    bases = [vars(base) for base in cls.__mro__ if base.__module__ == cls.__module__]
+
+    def with_named(roots: Iterable[str], known: Container[str] = ()) -> list[str]:
+        found = [name for name in roots if name not in known]
+        for name in found:  # which grows
+            for value in [base[name] for base in bases if name in base]:  # one may call the next by ``super``
+                named = _named_by(value, cls.__module__)
+                found += [other for other in named if other not in found and other not in known]
+        return found[::-1]
+
+    making = MAKING if any(name in base for base in bases for name in ARGUMENTS) else ()
+    hashing = with_named((*REBUILDING, *making))
+    return hashing, with_named(READING, hashing)
+
+
+def _named_by(value: Any, module: str) -> dict[str, None]:
+    """What a method or property names, and what the functions of the module that it calls do.
+
+    But ``object.__setattr__``, say, is not that of its own class.
+    """
+    found: dict[str, None] = {}
+    calls = [value.fget, value.fset] if type(value) is property else [value]
+    for one in calls:  # which grows
+        if type(one) in WRAPPERS:
+            calls.append(getattr(one, "__wrapped__", None))
+        if type(one) is FunctionType:
+            own, known = [*names(one.__code__)], one.__globals__
+            found.update(dict.fromkeys(name for name in own if name[:2] != "__"))
+            called = [known[name] for name in own if type(known.get(name)) is FunctionType]
+            calls += [each for each in called if each.__module__ == module and each not in calls]
+    return found
