@@ -31,6 +31,22 @@ def record(item: int) -> dict[str, Any]:
     return {"id": item, "name": f"customer {item}", "score": item / 7, "tags": ["new", "eu"]}
 
 
+def parse(place: int, row: str) -> int:
+    """The number in a row of data; fails for a bad row."""
+    try:
+        return int(row)
+    except ValueError:
+        raise ValueError(f"row {place}: {row!r} is no number") from None
+
+
+def parse_or_return_error(numbered_row: tuple[int, str]) -> int | ValueError:
+    """The same for a pool that stops at the first error."""
+    try:
+        return parse(*numbered_row)
+    except ValueError as error:
+        return error
+
+
 def count_to(number: int) -> int:
     """Keep the CPU busy for a time proportional to ``number``."""
     total = 0
