@@ -356,7 +356,7 @@ def test_timeout_does_not_count_the_queue(engine, scale):
 @pytest.mark.all
 def test_timeout_is_counted_from_the_start_of_each(engine, scale):
     """Many short tasks with one timeout are never overdue, however long they take together."""
-    seen = drive(engine, far.nap, [0.002] * 300 * scale, timeout=0.25 * scale)
+    seen = drive(engine, far.nap, [0.002] * int(300 * scale), timeout=0.25 * scale)
     assert not seen.failures
 
 
