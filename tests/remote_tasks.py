@@ -329,6 +329,7 @@ def scribble_on_ring(what):
     (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
     assert isinstance(ring.map, mmap.mmap)
     if what == "head":
+        time.sleep(0.1)  # until the parent has read what was committed before, which is lost with the count
         ring.head[_channel.HEAD] = 12345
     elif what == "frames":
         ring.head[_channel.SENT] = 12345

@@ -439,7 +439,7 @@ def test_committed_result_beats_a_late_look(engine, scale):
         port.start([(0, 1, 0.3 * scale, 0.25 * scale)])
         wait_until(lambda: any(worker.pending for worker in engine._supervisor.pool.workers))
         # This holds the GIL, so the supervisor cannot look.
-        ctypes.PyDLL(None).usleep(500_000 * scale)
+        ctypes.PyDLL(None).usleep(int(500_000 * scale))
         seen = drive_rest(port, 1)
 
     assert {0: 0.3 * scale} == seen.values
@@ -1462,7 +1462,7 @@ def test_fault_of_ours_ends_the_run(engine, monkeypatch):
 
 @pytest.mark.parametrize("what", [pytest.param("head", marks=pytest.mark.all), "frames"])
 def test_worker_that_writes_nonsense_is_ended(engine, what):
-    """A task that overwrites the memory of its channel costs only itself; the parent neither hangs nor crashes."""
+    """A task that overwrites the memory of its channel costs only itself, once what was done before is read; the parent neither hangs nor crashes."""
     seen = drive(engine, partial(far.on, {2: (far.scribble_on_ring, what)}), range(20))
     assert [2] == list(seen.failures)
     assert {index: index for index in range(20) if index != 2} == seen.values
