@@ -329,11 +329,19 @@ def scribble_on_ring(what):
     (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
     assert isinstance(ring.map, mmap.mmap)
     if what == "head":
-        time.sleep(0.1)  # until the parent has read what was committed before, which is lost with the count
         ring.head[_channel.HEAD] = 12345
     elif what == "frames":
         ring.head[_channel.SENT] = 12345
     os._exit(0)
+
+
+def note_or_scribble(folder, index):
+    """Note that this task ran; task 700 overwrites the count of commits instead, and ends its worker."""
+    if index == 700:
+        scribble_on_ring("head")
+    with open(f"{folder}/{os.getpid()}", "a") as file:
+        file.write(f"{index}\n")
+    return index
 
 
 def fork_and_wait(way):

@@ -1462,10 +1462,19 @@ def test_fault_of_ours_ends_the_run(engine, monkeypatch):
 
 @pytest.mark.parametrize("what", [pytest.param("head", marks=pytest.mark.all), "frames"])
 def test_worker_that_writes_nonsense_is_ended(engine, what):
-    """A task that overwrites the memory of its channel costs only itself, once what was done before is read; the parent neither hangs nor crashes."""
+    """A task that overwrites the memory of its channel costs only itself; the parent neither hangs nor crashes."""
     seen = drive(engine, partial(far.on, {2: (far.scribble_on_ring, what)}), range(20))
     assert [2] == list(seen.failures)
     assert {index: index for index in range(20) if index != 2} == seen.values
+
+
+@pytest.mark.all
+def test_what_was_done_before_the_count_was_overwritten_is_taken(engine, tmp_path):
+    """Quick tasks that its worker had committed keep their values, and do not run again, though the parent had not read them."""
+    seen = drive(engine, partial(far.note_or_scribble, str(tmp_path)), range(2000))
+    assert [700] == list(seen.failures)
+    ran = [int(line) for file in tmp_path.iterdir() for line in file.read_text().split()]
+    assert [index for index in range(2000) if index != 700] == sorted(ran)
 
 
 NOISE = random.Random(3000).randbytes(3000)

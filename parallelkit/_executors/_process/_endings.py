@@ -6,12 +6,14 @@ from collections.abc import Iterable
 
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
-from parallelkit._executors._process._lane import Lost
+from parallelkit._executors._process._lane import Lost, Why
 from parallelkit._system import monotonic
 
 
 def settle(worker: Worker, status: int | None, now: float) -> bool:
     """Blame the attempt that the worker was running, and put back the rest; return whether there was one to blame."""
+    if worker.why is Why.GARBAGE and worker.wire.has_columns:
+        worker.salvage()
     began_at = worker.blamed_since(now)
     if began_at is not None:
         batch = worker.batches[0]

@@ -146,6 +146,21 @@ class Worker(Holding, Killable):
         batch.lane.pace.measure(count, columns.ended[-1] - columns.started[0])
         batch.lane.post(Span(batch, columns, self.label))
 
+    def salvage(self) -> None:
+        """Take what it had ended when it began its last attempt, as the columns tell: the count of commits is overwritten."""
+        starts, ends = self.wire.ring.starts, self.wire.ring.ends
+        head, end = self.done, self.wire.last_end
+        while head + 1 < self.sent:
+            slot = head & MASK
+            if not end <= starts[slot] <= ends[slot] <= starts[head + 1 & MASK]:
+                break  # it is the last that had begun
+            head, end = head + 1, ends[slot]
+        try:
+            while self.done < head:
+                self._take_span(head)
+        except GarbageError:
+            pass  # these are overwritten, too
+
     # Watching
 
     def running(self) -> tuple[Ticket, float] | None:
