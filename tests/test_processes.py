@@ -1670,6 +1670,21 @@ def test_that_nothing_had_begun_is_not_believed_of_columns_that_are_overwritten(
     assert condemned(Lane(1, b"", False), started=4.0, columns=False).blamed_since(9.0) == 9.0
 
 
+@pytest.mark.parametrize(
+    ("ends", "ended"),
+    [([6.5, 7.0, 2.0], 2), ([6.5, 9.0, 2.0], 1), ([4.0, 7.0, 2.0], 0), ([math.nan, 7.0, 8.0], 0)],
+)
+def test_what_had_ended_is_told_by_the_columns(ends, ended):
+    """If the count of commits is overwritten, an attempt counts as ended if the next one began afterwards; the last to begin does not."""
+    worker = condemned(Lane(1, b"", False), started=0.0)
+    worker.add(Batch(worker.lane, [(8, 1, None, None), (9, 1, None, None)], None))
+    worker.wire.ring.starts[:3], worker.wire.ring.ends = [6.0, 6.5, 8.0], ends
+    worker._take_span = lambda head: worker.advance(min(head - worker.done, len(worker.batches[0].tickets)))
+    worker.salvage()
+    assert ended == worker.done
+    assert [6.0, 6.5, 8.0][ended] == worker.blamed_since(9.0)
+
+
 @pytest.mark.parametrize(("fn", "plain"), [(far.nothing, True), (abs, True), (float, True), (str, False)])
 def test_blocks_of_numbers_alone_are_plain(engine, fn, plain):
     """A block of None and numbers is marked plain, so that nobody has to inspect each value."""
