@@ -22,7 +22,7 @@ Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot be pickled: its name, the object, and the error."""
 
 INSIDE = "create it inside the task"
-OUTPUT = ("not opened for reading", "'_io.BufferedWriter'", "'_csv.writer'")
+OUTPUT = ("not opened for reading", "BufferedWriter'", "'_csv.writer'")
 """What errors say of an open file, which each task would overwrite if it opened it itself."""
 
 
