@@ -101,6 +101,7 @@ def test_frames_are_formatted_once(monkeypatch):
     monkeypatch.setattr(_error_text, "_known", {})
     before = format_error(first, first.__traceback__)
     monkeypatch.setattr(traceback, "extract_tb", None)
+    monkeypatch.setattr(traceback.StackSummary, "format", None)
     assert format_error(second, second.__traceback__) == before.replace(
         "ValueError: first", "ValueError: another"
     )
