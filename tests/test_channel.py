@@ -529,3 +529,23 @@ def test_a_block_that_could_not_be_sent_is_not_used(wire_and_far, ring, monkeypa
     assert errno.ETOOMANYREFS == failed.error.errno
     entry = passed_on(wire, ring, slots, PickleBuffer(bytes([2]) * _channel.LARGE))
     assert {2} == set(bytes(entry.values[0]))
+
+
+def test_an_error_that_finds_no_room_is_told_by_another(wire_and_far, ring, monkeypatch):
+    """A large error for which there is no descriptor costs its task alone: the worker goes on, and the note tells of the error."""
+    wire, far = wire_and_far
+    slots = Slots(ring, Outbox(far, ring), 1)
+
+    def refuse(name):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    class Refusing:
+        def __reduce__(self):
+            raise ValueError("x" * _channel.LARGE)
+
+    monkeypatch.setattr(_channel, "new_file", refuse)
+    failed = passed_on(wire, ring, slots, Refusing())
+    assert errno.EMFILE == failed.error.errno
+    (note,) = failed.error.__notes__
+    assert note.startswith("there was no room for the error of the task: ValueError: xxx")
+    assert len(note) < 1100

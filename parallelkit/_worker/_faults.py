@@ -82,6 +82,12 @@ def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, 
     return _unpack_error(packed, shown, kind), text, False
 
 
+def shown_in(blob: bytes) -> str:
+    """The type and text of such an error."""
+    shown: str = loads(blob)[2]
+    return shown
+
+
 def unpicklable(message: str, by_pickle: bool) -> Exception:
     """The error of what cannot be pickled, of the type that standard pools would raise."""
     return PicklingError(message) if by_pickle else TypeError(message)

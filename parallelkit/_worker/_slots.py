@@ -7,6 +7,7 @@ from _pickle import dumps
 from collections.abc import Callable
 from sys import modules
 
+from parallelkit._raised import add_note, in_short
 from parallelkit._worker import _channel, _connections, _faults
 from parallelkit._worker._buffers import OutBlocks, as_buffer, layout
 from parallelkit._worker._by_name import dump_by_name
@@ -156,8 +157,13 @@ class Slots:
             self.put_failure(slot, _faults.capture(error))
 
     def put_failure(self, slot: int, blob: bytes) -> None:
-        """Write what ``_faults`` has made of an error."""
-        self._put(slot, FAILED, blob)
+        """Write what ``_faults`` has made of an error; if there is no room for it, the error that says so, and tells of it."""
+        try:
+            self._put(slot, FAILED, blob)
+        except OSError as lack:
+            lack.__context__ = None  # that error, which is not to come along
+            add_note(lack, f"there was no room for the error of the task: {in_short(_faults.shown_in(blob), 1000)}")
+            self._put(slot, FAILED, _faults.capture(lack))
 
     def _put(self, slot: int, kind: int, blob: bytes) -> None:
         """Into the heap; if it is large, or the heap is full, into a file."""
