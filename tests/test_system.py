@@ -125,6 +125,33 @@ def test_a_mock_in_place_of_popen_starts_no_workers(monkeypatch):
     check_popen()
 
 
+@pytest.mark.all
+def test_workers_start_in_spite_of_a_profiler_that_wraps_each_start_of_python(tmp_path):
+    """As VizTracer does, with ``-m`` and its name put in, which a worker without ``site`` would not find."""
+    program = tmp_path / "program.py"
+    program.write_text(WRAPPED)
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("wrapped\n[1]\n", "")
+
+
+WRAPPED = """
+import functools, subprocess, sys
+
+plain = subprocess.Popen.__init__
+
+@functools.wraps(plain)
+def wrapped(self, args, **options):
+    plain(self, [sys.executable, "-c", "print('wrapped')"], **options)
+
+subprocess.Popen.__init__ = wrapped
+subprocess.run([sys.executable, "-c", "pass"])
+
+from parallelkit import run_parallel
+
+print(run_parallel(abs, [-1], executor="processes").values())
+"""
+
+
 def test_a_file_of_the_system_may_have_any_bytes(tmp_path):
     """Names of threads are cut off anywhere."""
     (tmp_path / "status").write_bytes(b"Name:\tgr\xc3\n")

@@ -9,6 +9,7 @@ import sys
 from _socket import AF_UNIX, SOCK_STREAM, socketpair  # ``socket`` takes a millisecond to load
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from inspect import unwrap
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -66,7 +67,10 @@ check_popen()
 
 
 class Started(subprocess.Popen[bytes]):
-    """A fresh interpreter. A subclass, so that whatever replaces ``Popen`` later does not replace this."""
+    """A fresh interpreter; a subclass, so that whatever replaces ``Popen`` later does not replace this."""
+
+    # Profilers wrap it, to start themselves in each Python that the program starts; a worker cannot be started so.
+    __init__ = unwrap(subprocess.Popen.__init__)
 
 
 class Spawned(NamedTuple):
@@ -120,13 +124,14 @@ def start(
     digits = sys.get_int_max_str_digits()
     if digits != sys.int_info.default_max_str_digits:  # the program may have set it, not only a flag
         flags += ["-X", f"int_max_str_digits={digits}"]
-    return Started(
+    started: subprocess.Popen[bytes] = Started(
         [sys.executable, *flags, "-S", "-P", ENTRY, *map(str, args)],
         stdin=subprocess.DEVNULL,
         pass_fds=fds,
         process_group=0,
         env=environ,
     )
+    return started
 
 
 def _environment(width: int) -> dict[str, str]:
