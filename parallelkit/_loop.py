@@ -38,7 +38,7 @@ class Loop:
     bar: Silent = field(default_factory=Silent)
     total: Callable[[], int | None] = lambda: None
     interrupt: Interrupt = field(default_factory=Interrupt)
-    grow: Callable[[], bool] = lambda: False  # calls ``then`` for settled tasks; whether that gave new tasks
+    grow: Callable[[], bool] | None = None  # calls ``then`` for settled tasks; whether that gave new tasks
     recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
     observer: Observer | None = None
     asked: str | None = None  # why the run is to stop, set by any thread
@@ -59,20 +59,21 @@ class Loop:
         """Read what may be read, start what may start, wait, settle; False when there is no more to do."""
         scheduler = self.scheduler
         self.lapsed = self.handed = False
+        grew = self.grow is not None and self.grow()
         read = self._read() if self.flowing is None else self._follow(self.flowing)
-        grew = self.grow()
-        self._obey()  # a recalled failure may already stop the run
+        again = grew or read
+        self._obey(settled=again)  # a recalled failure may already stop the run
         if scheduler.stopped is not None:
             return False
         self._report_starts()
         self._hand_over()
-        again = grew or self.lapsed
+        again = again or self.lapsed
         if not (scheduler.open or again) and self.source.exhausted:
             return False
-        scheduler.finish(self._wait(self._until(again or read)), self.clock())
+        scheduler.finish(self._wait(self._until(again)), self.clock())
         self._tell()
         self.show()
-        self._obey()
+        self._obey(settled=True)
         return scheduler.stopped is None
 
     def _report_starts(self) -> None:
@@ -193,11 +194,14 @@ class Loop:
             self.observer = None  # so that it cannot delay the stop that follows
             raise
 
-    def _obey(self) -> None:
-        """The one safe point: everything that has come in is settled, nothing is half done."""
+    def _obey(self, *, settled: bool) -> None:
+        """The one safe point: everything that has come in is settled, nothing is half done.
+
+        ``settled``: whether that may be something of which ``then`` has yet to hear, so that more tasks could follow.
+        """
         self.interrupt.exposed = False  # again, in case a signal handler raised just before that was done
         self.interrupt.obey()
-        if self.scheduler.open or not self.source.exhausted:
+        if self.scheduler.open or not self.source.exhausted or (settled and self.grow is not None):
             reason = self._stop_reason()
             if reason is not None:
                 self.stop(reason)

@@ -165,7 +165,8 @@ def run_parallel(
     - ``limits``: one or several ``RateLimit`` and ``ConcurrencyLimit`` objects.
     - ``priority``: a function from item to number; larger numbers run first, equal ones in input order.
     - ``then``: a function from outcome to new ``Task`` objects for the same run. It is called in this thread
-      (in ``iter_parallel``, like ``on_event``, in a thread of the run). New tasks without a key are numbered on
+      (in ``iter_parallel``, like ``on_event``, in a thread of the run), and no more once the run is to stop: not
+      for the failure that stops it either. New tasks without a key are numbered on
       from the end of the input. If that end is not known in advance (a generator), all tasks without a key,
       including those of the input, are numbered in the order in which the run receives them.
 

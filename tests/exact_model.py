@@ -157,9 +157,9 @@ class Model:
             pass
 
     def step(self):
-        """Read, call ``then``, give up on what is too late, and make one call, or else let time pass; False at the end."""
-        read = self.read()
+        """Call ``then``, read, give up on what is too late, and make one call, or else let time pass; False at the end."""
         self.grow()
+        read = self.read()
         self.obey()
         if self.stopped is not None:
             return False
@@ -219,9 +219,11 @@ class Model:
         self.fresh = []
 
     def obey(self):
-        """Stop, if a rule says so and there is something left to stop."""
+        """Stop, if a rule says so and something is left to stop, or an outcome of which ``then`` has not heard."""
         reason = self.reason()
-        if reason is None or self.stopped is not None or (self.exhausted and not self.open()):
+        if reason is None or self.stopped is not None:
+            return
+        if self.exhausted and not self.open() and not (self.fresh and self.program.grows):
             return
         self.stopped = reason
         for task in self.open():

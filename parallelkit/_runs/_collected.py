@@ -109,7 +109,7 @@ class Collected:
     def _let_go(self, loop: Loop) -> None:
         """Break the cycles between the parts, which would keep all values until the next garbage collection."""
         self._interrupt.wake = Interrupt().wake
-        loop.grow = bool
+        loop.grow = None
 
     def _open_ledger(self, engine: Engine) -> Ledger:
         facts = self._plan.facts(engine)

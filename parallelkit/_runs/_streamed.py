@@ -122,7 +122,7 @@ class Streamed:
 
     def _let_go(self, loop: Loop) -> None:
         """Break the reference cycle of ``then`` and the loop, which would keep the whole run until it is collected."""
-        self._plan.growth, loop.grow = None, bool
+        self._plan.growth = loop.grow = None
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
         plan, queue, intake = self._plan, self._queue, self._plan.intake
