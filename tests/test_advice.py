@@ -772,6 +772,24 @@ def test_what_was_cut_off_by_the_stop_is_not_held_against_the_run():
     assert [] == advice_on(ledger)
 
 
+@pytest.mark.parametrize(
+    ("look", "told", "executor"),
+    [
+        (_wasted.abandoned_threads, "1 thread overran the timeout", "threads"),
+        (_wasted.killed_processes, "1 attempt was killed at its timeout", "processes"),
+    ],
+)
+def test_a_retry_that_was_cut_off_has_not_overrun_as_well(look, told, executor):
+    """What is kept of it is the error of the attempt before it, which alone is counted."""
+    ledger, killed = plant([0.5] * 100, executor=executor), executor == "processes"
+    overdue = timed_out("task", 0.2, killed=killed, abandoned=not killed)
+    retry(ledger, 3, overdue, 0.2)
+    cut_off(ledger, [3], "Ctrl-C", before=overdue)
+    cause = only(ledger, look).cause
+    assert cause.startswith(told)
+    assert "200 ms of work" in cause
+
+
 # All together
 
 

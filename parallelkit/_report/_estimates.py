@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._lost import is_a
-from parallelkit._report._summary import Survey, lost_attempts
+from parallelkit._report._summary import Survey, failed_attempts
 from parallelkit._scheduling._retry_after import PAUSES
 
 THREADS = ("threads", "ThreadExecutor", "ThreadPoolExecutor")
@@ -33,8 +33,8 @@ def worthwhile(run: Survey, saved: float) -> bool:
 
 def survives_a_loop(run: Survey) -> bool:
     """Whether a plain loop could run the tasks: none of them has killed its process, or run past its timeout."""
-    lost = (one.error for _, one, _ in lost_attempts(run.ledger))
-    return not any(is_a(error, WorkerDied) or is_a(error, TaskTimeout) for error in lost)
+    errors = [lost.error for lost in failed_attempts(run.ledger)]
+    return not any(is_a(error, WorkerDied) or is_a(error, TaskTimeout) for error in errors)
 
 
 def ideal(run: Survey) -> float:

@@ -113,6 +113,11 @@ def spent(lost: Lost) -> float:
     return 0.0 if lost.started is None else lost.ended - lost.started
 
 
+def failed_attempts(ledger: Ledger) -> list[Lost]:
+    """Every attempt that failed; not those cut off by the stop of the run, which have the error of the attempt before."""
+    return [lost for _, lost, fate in lost_attempts(ledger) if fate != Fate.CUT_OFF]
+
+
 def lost_attempts(ledger: Ledger) -> Iterator[tuple[int, Lost, Fate]]:
     """Every attempt that started and gave no value: its task, the attempt, and how it ended."""
     for index, lost in ledger.tried:

@@ -11,7 +11,7 @@ from parallelkit._lost import Lost, is_a
 from parallelkit._report._estimates import Advice, fetches, of_the_run
 from parallelkit._report._failures import kinds_of_failure
 from parallelkit._report._format import count, percent, seconds
-from parallelkit._report._summary import Fate, Survey, durations, lost_attempts, spent
+from parallelkit._report._summary import Survey, durations, failed_attempts, spent
 
 LEAST_RETRIES = 20  # for a storm
 STORM = 0.2  # least share of all attempts
@@ -40,9 +40,10 @@ def retry_storm(run: Survey) -> Advice | None:
 
 def abandoned_threads(run: Survey) -> Advice | None:
     """Threads that overran their timeout and may still run."""
-    lost = [one for _, one, _ in lost_attempts(run.ledger)]
     left = [
-        one for one in lost if is_a(one.error, TaskTimeout) and one.error.abandoned and not one.error.killed
+        one
+        for one in failed_attempts(run.ledger)
+        if is_a(one.error, TaskTimeout) and one.error.abandoned and not one.error.killed
     ]
     if not left:
         return None
@@ -75,7 +76,7 @@ def what_ends_in_time(run: Survey) -> str:
 
 def killed_processes(run: Survey) -> Advice | None:
     """Processes that were killed because they overran their timeout, and where they were in their code."""
-    lost = [one for _, one, _ in lost_attempts(run.ledger)]
+    lost = failed_attempts(run.ledger)
     killed = [one for one in lost if is_a(one.error, TaskTimeout) and one.error.killed]
     if not killed:
         return None
@@ -135,7 +136,7 @@ def was_killed(error: BaseException | None) -> bool:
 
 def memory_pressure(run: Survey) -> Advice | None:
     """Attempts that ended because memory ran out."""
-    lost = [lost for _, lost, fate in lost_attempts(run.ledger) if fate != Fate.CUT_OFF]
+    lost = failed_attempts(run.ledger)
     exhausted = [one for one in lost if is_a(one.error, MemoryError)]
     killed = [one for one in lost if was_killed(one.error)]
     if not exhausted and not killed:
