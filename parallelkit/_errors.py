@@ -39,9 +39,9 @@ class TaskTimeout(ParallelKitError, TimeoutError):
 
     Or, in a process, loading the task's own function took longer than five minutes. The message says which.
 
-    ``killed``: its worker process was killed. ``abandoned``: it may still be running, in a thread, which cannot
-    be killed, as a coroutine that could not be cancelled, or in a killed process that the system does not end, as it
-    hangs in a driver or file system. ``Failure.stack`` shows where it stood.
+    ``killed``: its worker process was killed. ``abandoned``: it may still be running, since a thread cannot be
+    killed, a coroutine can resist its cancellation, and a killed process can hang in a driver or file system.
+    ``Failure.stack`` shows where it stood.
     """
 
     killed = False

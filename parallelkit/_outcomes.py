@@ -27,9 +27,9 @@ class Success(Generic[K, V]):
 
     - ``attempts``: how many there were; 0 if the value came from a checkpoint or cache.
     - ``index``: the task's place in the order in which the run received the tasks, from 0.
-    - ``queued_at``: when the run received the task. ``started_at``, ``duration``: those of its last attempt;
-      for a value from a checkpoint or cache, when it was found, and 0. All are in seconds, and instants count
-      from the start of the run.
+    - ``queued_at``: when the run received the task. ``started_at``, ``duration``: of its last attempt; a value
+      from a checkpoint or cache has the time when it was found, and 0. All are in seconds, and ``queued_at``
+      and ``started_at`` count from the start of the run.
     - ``worker``: the name of the thread or process, "inline", or the class of another library's pool;
       "checkpoint", or "cache" for a hit of a ``joblib.Memory``, if the value came from there.
     - ``parent``: the key of the task from whose outcome ``then`` made this one.
@@ -77,9 +77,9 @@ class Failure(Framed, Generic[K]):
     - ``stack``: where the last attempt stood when it was abandoned or killed, crashed, or was cut off by a
       stop of the run; else None.
 
-    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0. If its last error
-    says that the function did not run (a ``ratelimit.RateLimitException``), ``attempts`` counts only earlier
-    attempts, and the other two are those of a task that never started.
+    A task that never started has ``started_at`` None, ``attempts`` 0 and ``duration`` 0. If the last call says
+    that it did not run its function (by a ``ratelimit.RateLimitException``), it is no attempt: ``attempts`` counts
+    those before, ``started_at`` is None and ``duration`` 0.
     """
 
     ok: ClassVar[Literal[False]] = False
