@@ -312,6 +312,23 @@ def test_a_spare_is_started_for_a_run_and_not_again_at_once_if_it_failed():
     assert [1, 1 + PAUSE] == tries
 
 
+@pytest.mark.parametrize(("name", "value"), [("broken", "for a reason"), ("halted", True)])
+def test_a_spare_loads_nothing_for_a_run_of_which_nothing_more_begins(name, value):
+    """A function that ends whoever loads it would end one spare after another, until the run is closed."""
+    pool, born = calm_pool(), []
+    taught = SimpleNamespace(
+        teach=lambda lane, now: born.append(lane.number), wire=SimpleNamespace(flush=bool)
+    )
+    pool._spawn, pool._startable, pool.wants_spare = lambda now: taught, lambda wanted: wanted, True
+    (lane,) = pool.lanes
+    setattr(lane, name, value)
+    assert pool.keep_spare(0.0) is None
+
+    pool.lanes.append(Lane(2, b"", False))
+    assert pool.keep_spare(0.0) is taught
+    assert [2] == born
+
+
 def test_a_block_that_is_given_up_makes_all_be_looked_at():
     """Workers unmap it in a full turn; until then its memory would be taken."""
     supervisor = SimpleNamespace(blocks=SimpleNamespace(dropped=[7]))

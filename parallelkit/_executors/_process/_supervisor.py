@@ -237,7 +237,7 @@ class Supervisor(Actor):
             lane.fail(Broken(f"worker processes end while they load the function: {end_of(worker, status)}"))
         if broken is not None:
             self._break(broken)
-        self.pool.wants_spare = self.broken is None
+        self.pool.wants_spare = True
 
     def _break(self, broken: Broken) -> None:
         self.broken = broken

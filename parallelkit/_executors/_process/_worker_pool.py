@@ -134,9 +134,13 @@ class WorkerPool(Roster):
         self.lanes.append(lane)
         return lane
 
+    def _open_lanes(self) -> list[Lane]:
+        """The lanes of which anything may still begin, in the order of their turns."""
+        return [lane for lane in self.lanes if lane.broken is None and not lane.halted]
+
     def _waiting_lanes(self) -> list[Lane]:
-        """The lanes that have something queued, in the order of their turns."""
-        return [lane for lane in self.lanes if lane.queue and lane.broken is None and not lane.halted]
+        """Those that have something queued."""
+        return [lane for lane in self._open_lanes() if lane.queue]
 
     def _give(self, worker: Worker, lane: Lane, idle: int, now: float) -> None:
         most = lane.pace.share(lane.waiting(), self.max_workers, idle)
@@ -165,7 +169,7 @@ class WorkerPool(Roster):
 
     def keep_spare(self, now: float) -> Worker | None:
         """Start the worker that will replace the next to end, if one has ended or soon may."""
-        if not self.wants_spare or self.spare is not None or not self.lanes or now < self._hire_at:
+        if not self.wants_spare or self.spare is not None or now < self._hire_at or not self._open_lanes():
             return None
         if self._startable(1):
             self.spare = self._start(now)
@@ -176,7 +180,7 @@ class WorkerPool(Roster):
         if worker is None:
             self._hire_at = now + PAUSE
             return None
-        for lane in self._waiting_lanes() or self.lanes:
+        for lane in self._waiting_lanes() or self._open_lanes():
             worker.teach(lane, now)
         worker.wire.flush()  # now, not at the end of the turn, for other workers may be started first
         return worker
