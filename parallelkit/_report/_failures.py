@@ -35,11 +35,6 @@ class Kind:
     tasks: list[int] = field(default_factory=list)
     more: bool = False
 
-    @property
-    def attempts(self) -> int:
-        """How many attempts failed in this way."""
-        return self.failed + self.retried
-
 
 def kinds_of_failure(ledger: Ledger) -> list[Kind]:
     """The kinds of failure, most frequent first: by the tasks that failed for good, then by retried attempts."""

@@ -109,6 +109,6 @@ def key_text(key: Any, width: int = 60) -> str:
     return in_short(text, width)
 
 
-def error_text(error: BaseException | None, width: int = 160) -> str:
+def error_text(error: BaseException | None, width: int) -> str:
     """The type and text of an error; None stands for an attempt that the stop of the run cut off."""
     return "cut off by the stop of the run" if error is None else clip(describe_error(error), width)

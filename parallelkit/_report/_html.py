@@ -17,7 +17,7 @@ from parallelkit._ledger import Ledger
 from parallelkit._report._advice import advise
 from parallelkit._report._failures import Kind, kinds_of_failure
 from parallelkit._report._format import clip, count, encodable, error_text, key_text, percent, seconds
-from parallelkit._report._lanes import Bar, timeline
+from parallelkit._report._lanes import timeline
 from parallelkit._report._summary import Fate, Survey, survey
 from parallelkit._report._words import at_a_time, examples, fate, how_many
 
@@ -67,7 +67,7 @@ def columns(ledger: Ledger) -> dict[str, Any]:
     """The attempts as columns, little-endian and in base64: 25 bytes an attempt."""
     run = timeline(ledger)
     bars = run.bars
-    lost = [(place, bar) for place, bar in enumerate(bars) if bar.lost is not None]
+    lost = [(place, bar) for place, bar in enumerate(bars) if bar.fate != Fate.SUCCEEDED]
     texts: dict[str, int] = {}
     return {
         "wall": ledger.facts.ended_at - ledger.facts.began_at,
@@ -80,7 +80,7 @@ def columns(ledger: Ledger) -> dict[str, Any]:
         "number": packed("I", (bar.number for bar in bars)),
         "fate": packed("B", (bar.fate for bar in bars)),
         "lost": packed("I", (place for place, _ in lost)),
-        "text": packed("I", (text_number(bar, texts) for _, bar in lost)),
+        "text": packed("I", (text_number(bar.error, texts) for _, bar in lost)),
         "texts": list(texts),
     }
 
@@ -93,10 +93,8 @@ def packed(code: str, values: Any) -> str:
     return b64encode(column.tobytes()).decode("ascii")
 
 
-def text_number(bar: Bar, texts: dict[str, int]) -> int:
-    """The number of an attempt's error text; once there are ``TEXTS`` of them, new errors show only their type."""
-    assert bar.lost is not None, "only what gave no value has an error"
-    error = None if bar.fate == Fate.CUT_OFF else bar.lost.error
+def text_number(error: BaseException | None, texts: dict[str, int]) -> int:
+    """The number of an error's text; once there are ``TEXTS`` of them, new errors show only their type."""
     text = error_text(error, 300)
     if text not in texts and len(texts) >= TEXTS:
         text = type(error).__name__

@@ -9,14 +9,13 @@ from heapq import heappush, heapreplace
 from typing import NamedTuple
 
 from parallelkit._ledger import Ledger
-from parallelkit._lost import Lost
 from parallelkit._report._summary import Fate, lost_attempts
 
 TOUCH = 1e-6  # seconds of overlap that are put down to the resolution of the clock
 
 
 class Bar(NamedTuple):
-    """One attempt; instants are seconds since the run began. ``lost`` is None if it returned a value."""
+    """One attempt; instants are seconds since the run began. ``error``: what it failed with, if it did."""
 
     start: float
     end: float
@@ -24,7 +23,7 @@ class Bar(NamedTuple):
     task: int
     number: int
     fate: Fate
-    lost: Lost | None
+    error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,4 +78,5 @@ def all_bars(ledger: Ledger) -> Iterator[Bar]:
             yield Bar(start - began, end - began, worker, index, number, Fate.SUCCEEDED, None)
     for index, lost, fate in lost_attempts(ledger):
         start = began if lost.started is None else lost.started
-        yield Bar(start - began, lost.ended - began, lost.worker or "?", index, lost.number, fate, lost)
+        error = None if fate == Fate.CUT_OFF else lost.error  # else it is that of the attempt before
+        yield Bar(start - began, lost.ended - began, lost.worker or "?", index, lost.number, fate, error)

@@ -78,7 +78,7 @@ def failures(run: Survey) -> Iterator[str]:
         yield f"  {how_many(kind):>{width}}  {clip(kind.text, WIDTH - width - 4)}"
         yield f"  {'':>{width}}  {clip(examples(run.ledger, kind), WIDTH - width - 4)}"
     if len(kinds) > KINDS:
-        rest = sum(kind.attempts for kind in kinds[KINDS:])
+        rest = sum(kind.failed + kind.retried for kind in kinds[KINDS:])
         yield f"  and {count(rest, 'attempt')} of {count(len(kinds) - KINDS, 'further kind')}"
 
 

@@ -52,7 +52,7 @@ def slice_of(ledger: Ledger, bar: Bar) -> dict[str, Any]:
     queued = bar.start + ledger.facts.began_at - ledger.queued[bar.task]
     args = {"key": key_text(key, 200), "attempt": bar.number, "seconds since queued": round(queued, 6)}
     event = {"ph": "X", "name": key_text(key), "cat": bar.fate.name.lower(), "pid": RUN, "args": args}
-    if bar.lost is not None:
-        args["error"] = error_text(None if bar.fate == Fate.CUT_OFF else bar.lost.error, 500)
+    if bar.fate != Fate.SUCCEEDED:
+        args["error"] = error_text(bar.error, 500)
         event["cname"] = COLOURS[bar.fate]
     return event

@@ -6,7 +6,8 @@ import re
 from collections import Counter
 from pathlib import PurePath
 
-from parallelkit._errors import ParallelKitError, TaskTimeout
+from parallelkit._died import WorkerDied
+from parallelkit._errors import TaskTimeout
 from parallelkit._lost import Lost, is_a
 from parallelkit._report._estimates import Advice, fetches, of_the_run
 from parallelkit._report._failures import kinds_of_failure
@@ -129,16 +130,11 @@ def timeouts_not_enforced(run: Survey) -> Advice | None:
     )
 
 
-def was_killed(error: BaseException | None) -> bool:
-    """Whether the error is of a process that was ended by SIGKILL, and not by us."""
-    return is_a(error, ParallelKitError) and getattr(error, "signal", None) == KILLED
-
-
 def memory_pressure(run: Survey) -> Advice | None:
     """Attempts that ended because memory ran out."""
     lost = failed_attempts(run.ledger)
     exhausted = [one for one in lost if is_a(one.error, MemoryError)]
-    killed = [one for one in lost if was_killed(one.error)]
+    killed = [one for one in lost if is_a(one.error, WorkerDied) and one.error.signal == KILLED]
     if not exhausted and not killed:
         return None
     wasted, width = sum(map(spent, exhausted + killed)), run.ledger.facts.max_workers
