@@ -208,15 +208,16 @@ def pauses(ledger: Ledger, until: float) -> tuple[float, str]:
         start = lost.ended - began
         if asked and asked <= LONGEST and 0 <= start < until:
             told.append((start, min(start + asked, until), index))
+    if not told:
+        return 0.0, ""
+    told.sort()
     paused = end = 0.0
-    for start, stop, _ in sorted(told):
+    for start, stop, _ in told:
         paused += max(0.0, stop - max(start, end))
         end = max(end, stop)
-    tasks = [index for _, _, index in sorted(told)]
-    first = key_text(ledger.key(tasks[0])) if tasks else ""
-    others = f" and {count(len(set(tasks)) - 1, 'other')}" if len(set(tasks)) > 1 else ""
-    was = "were" if others else "was"
-    return paused, f"a pause of {seconds(paused)}, since task {first}{others} {was} told to wait"
+    first, *others = dict.fromkeys(index for _, _, index in told)
+    who = key_text(ledger.key(first)) + (f" and {count(len(others), 'other')} were" if others else " was")
+    return paused, f"a pause of {seconds(paused)}, since task {who} told to wait"
 
 
 def costly_pickling(run: Survey) -> Advice | None:
