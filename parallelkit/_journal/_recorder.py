@@ -58,16 +58,13 @@ class Recording(Unrecorded):
     def check(self, guard: Guard) -> None:
         if os.path.lexists(self._path):
             try:
-                self._open(guard, whole=False)
+                self.open(guard, whole=False)
             finally:
                 self.close()
         else:
             check_place(self._path)
 
-    def open(self, guard: Guard) -> None:
-        self._open(guard, whole=True)
-
-    def _open(self, guard: Guard, *, whole: bool) -> None:
+    def open(self, guard: Guard, *, whole: bool = True) -> None:
         self._journal = Journal(self._path, self._function, guard, whole=whole)
         with guard():
             for record in self._journal.find(list(self._tasks)):
@@ -197,24 +194,20 @@ class Recorder:
             if (task := self._open.pop(index, None)) is not None
         ]
         payloads = self._payloads.of_values([key for key, _, _ in tasks], [value for _, _, value in tasks])
-        self._put(
-            [
-                Record(key, function, True, payload)
-                for (key, function, _), payload in zip(tasks, payloads, strict=True)
-                if payload is not None
-            ]
-        )
+        records = [
+            Record(key, function, True, payload)
+            for (key, function, _), payload in zip(tasks, payloads, strict=True)
+            if payload is not None
+        ]
+        if records:
+            self._writer.put(records)
         self._book.succeed(block)
 
     def fail(self, index: int, lost: Lost) -> None:
         task = self._open.pop(index, None)
         if task is not None and (payload := self._payloads.of_error(task[0], lost)) is not None:
-            self._put([Record(*task, False, payload)])
+            self._writer.put([Record(*task, False, payload)])
         self._book.fail(index, lost)
-
-    def _put(self, records: list[Record]) -> None:
-        if records:
-            self._writer.put(records)
 
     def succeed_again(self, index: int, number: int) -> None:
         self._book.succeed_again(index, number)
