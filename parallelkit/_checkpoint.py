@@ -55,8 +55,8 @@ class Checkpoint:
         path = os.fspath(self.path) if isinstance(self.path, os.PathLike) else self.path
         if not isinstance(path, str):
             raise TypeError(f"path must be a str or a pathlib.Path, got {self.path!r}")
-        if not path:
-            raise ValueError("path must not be empty, got ''")
+        if not path or "\0" in path:
+            raise ValueError(f"path must be one that a file can have, got {path!r}")
         if not isinstance(self.rerun_failed, bool):
             raise TypeError(f"rerun_failed must be a bool, got {self.rerun_failed!r}")
 

@@ -1850,7 +1850,8 @@ def test_classes_of_a_script_are_the_same_when_it_is_run_again(path, tmp_path):
     [
         (7, "checkpoint must be a path or a Checkpoint, got 7"),
         (b"path", "checkpoint must be a path or a Checkpoint"),
-        ("", "path must not be empty"),
+        ("", "path must be one that a file can have, got ''"),
+        ("a\0b", r"path must be one that a file can have, got 'a\\x00b'"),
     ],
 )
 def test_what_is_no_path_is_refused(given, message):
