@@ -162,7 +162,9 @@ class Slots:
             self._put(slot, FAILED, blob)
         except OSError as lack:
             lack.__context__ = None  # that error, which is not to come along
-            add_note(lack, f"there was no room for the error of the task: {in_short(_faults.shown_in(blob), 1000)}")
+            add_note(
+                lack, f"there was no room for the error of the task: {in_short(_faults.shown_in(blob), 1000)}"
+            )
             self._put(slot, FAILED, _faults.capture(lack))
 
     def _put(self, slot: int, kind: int, blob: bytes) -> None:
