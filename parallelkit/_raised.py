@@ -23,9 +23,7 @@ class tolerated:  # noqa: N801  # used as a function
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, frames: object) -> bool:
-        return (
-            error is not None and not issubclass(type(error), KeyboardInterrupt) and not is_of_signal(error)
-        )
+        return error is not None and not is_interrupt(error)
 
 
 def traceback_of(error: BaseException) -> TracebackType | None:
@@ -45,7 +43,7 @@ def attribute_or_none(thing: object, name: str) -> Any:
     try:
         return getattr(thing, name, None)
     except BaseException as error:
-        if issubclass(type(error), KeyboardInterrupt) or is_of_signal(error):
+        if is_interrupt(error):
             raise
         return None
 
@@ -109,10 +107,8 @@ def repr_of(thing: object, show: Callable[[object], str] = repr) -> str:
     """The ``repr`` of a thing, or its type and that of the error if its ``repr`` raises, or exits."""
     try:
         return show(thing)
-    except KeyboardInterrupt:
-        raise
     except BaseException as broken:
-        if is_of_signal(broken):
+        if is_interrupt(broken):
             raise
         return f"<{type(thing).__name__}, whose repr raised {type(broken).__name__}>"
 
@@ -120,6 +116,11 @@ def repr_of(thing: object, show: Callable[[object], str] = repr) -> str:
 def in_short(text: str, width: int) -> str:
     """A text of at most ``width`` characters, without its middle if it is longer: keys that begin alike differ at their ends."""
     return text if len(text) <= width else f"{text[: width // 2 - 1]}…{text[width // 2 - width :]}"
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether the error is Ctrl-C, or a signal handler's: not what the code at hand has raised by itself."""
+    return issubclass(type(error), KeyboardInterrupt) or is_of_signal(error)
 
 
 def is_of_signal(error: BaseException) -> bool:

@@ -20,10 +20,11 @@ from parallelkit._raised import (
     drop_frames,
     is_of_signal,
     notes_of,
+    repr_of,
     tolerated,
     traceback_of,
 )
-from parallelkit._worker._forms import CHAIN, describe_error_argument, form_of, make_remote, set_state
+from parallelkit._worker._forms import CHAIN, SHOWN, form_of, make_remote, set_state
 from parallelkit._worker._parts import why_unfit
 from parallelkit._worker._script import MARK, is_meant
 from parallelkit._worker._tracebacks import build_traceback, frames_of
@@ -194,5 +195,5 @@ def _attached(error: BaseException, with_chain: bool) -> tuple[Any, ...]:
     """What belongs to an error beside its own state: cause, context, whether that is suppressed, traceback, notes."""
     cause, context, suppress = (OWN[name].__get__(error) for name in CHAIN)
     chain = (cause, context) if with_chain else (None, None)
-    shown = [note if isinstance(note, str) else describe_error_argument(note) for note in notes_of(error)]
+    shown = [note if isinstance(note, str) else repr_of(note)[:SHOWN] for note in notes_of(error)]
     return (*chain, suppress, traceback_of(error), shown or None)

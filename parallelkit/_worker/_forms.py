@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import BuiltinMethodType, FunctionType, MemberDescriptorType
 
-from parallelkit._raised import OWN, attributes_of, describe_error, give_traceback, notes_of, tolerated
+from parallelkit._raised import (
+    OWN,
+    attributes_of,
+    describe_error,
+    give_traceback,
+    notes_of,
+    repr_of,
+    tolerated,
+)
 from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import pack, unpack
 
@@ -18,6 +26,9 @@ if TYPE_CHECKING:
 
 FIELDS = (OSError, ImportError)
 """Builtin classes with attributes that are neither in ``__dict__`` nor, always, in ``args``."""
+
+SHOWN = 200
+"""Length up to which the ``repr`` of what cannot be pickled is sent in its place."""
 
 CHAIN = ("__cause__", "__context__", "__suppress_context__")
 
@@ -84,7 +95,7 @@ def _thinned_form(error: BaseException) -> Form:
     own_args, fields = _bare_parts(error)
     args = own_args
     if not _is_group(error):
-        args = tuple(arg if _travels(arg) else describe_error_argument(arg) for arg in own_args)
+        args = tuple(arg if _travels(arg) else repr_of(arg)[:SHOWN] for arg in own_args)
     left += [name for name, value in fields.items() if not _travels(value)]
     notes = [*notes_of(error), _thinned_note(left, args != own_args)]
     state["__notes__"] = notes
@@ -96,19 +107,12 @@ def _told_form(error: BaseException) -> Form:
     """The same with texts in place of such attributes, too, which the error's own text may need."""
     make, args, state = _thinned_form(error)
     left = {name: value for name, value in attributes_of(error).items() if name not in state}
-    return make, args, state | {name: describe_error_argument(value) for name, value in left.items()}
+    return make, args, state | {name: repr_of(value)[:SHOWN] for name, value in left.items()}
 
 
 def _thinned_note(left: list[str], args_changed: bool) -> str:
     lost = [f"attribute {name!r}" for name in left] + ["arguments"] * args_changed
     return f"left behind in the worker process, because it cannot be pickled: {', '.join(lost)}"
-
-
-def describe_error_argument(arg: object) -> str:
-    """A text in place of an argument that cannot be pickled."""
-    with tolerated():
-        return repr(arg)[:200]
-    return f"<{type(arg).__qualname__}>"
 
 
 def _travels(value: object) -> bool:

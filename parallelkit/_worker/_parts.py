@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from types import FunctionType, MethodType
 
-from parallelkit._raised import describe_error, is_of_signal, tolerated
+from parallelkit._raised import describe_error, is_interrupt, tolerated
 from parallelkit._system import monotonic
 from parallelkit._worker._travel import describe, pack
 
@@ -46,10 +46,8 @@ def flaw_of(thing: object, pack: Callable[[object], object] = pack) -> BaseExcep
     """The error that pickling a thing raises, if any; not Ctrl-C or a signal handler's."""
     try:
         pack(thing)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
-        if is_of_signal(error):
+        if is_interrupt(error):
             raise
         return error
     return None

@@ -24,7 +24,7 @@ from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._payload import OWN_FILE, Payload, payload_of
 from parallelkit._executors._process._preload import module_for, module_of_class
 from parallelkit._executors._process._reserve import is_shortage, is_too_large, limit, shortage
-from parallelkit._raised import is_of_signal
+from parallelkit._raised import is_interrupt
 from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
@@ -97,10 +97,8 @@ class Packing:
             ticket = self.line[0]  # removed only when it is dealt with: Ctrl-C may interrupt this
             try:
                 payload = self._packed(ticket, classes)
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
-                if is_of_signal(error):
+                if is_interrupt(error):
                     raise
                 if is_shortage(error) and ahead + len(tickets) > 0:
                     return  # there will be room when some of those have ended
