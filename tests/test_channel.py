@@ -128,7 +128,7 @@ def test_descriptors_come_with_their_frames(pair):
     files = [_channel.new_file(f"test-{number}") for number in range(3)]
     for number, fd in enumerate(files):
         os.write(fd, b"%d" % number)
-        ours.sendmsg([frame(_channel.BIG_RESULT, b"%d" % number, 1)], _channel.rights(fd))
+        ours.sendmsg([frame(_channel.BIG_RESULT, b"%d" % number, file_length=1)], _channel.rights(fd))
         os.close(fd)
     inbox = Inbox(theirs)
     for number in range(3):
@@ -174,9 +174,9 @@ def test_descriptor_without_room_is_told(pair, full_table):
     ours, theirs = pair
     inbox = Inbox(theirs)
     with full_table:
-        ours.sendmsg([frame(7, b"first", 1)], _channel.rights(0))
+        ours.sendmsg([frame(7, b"first", file_length=1)], _channel.rights(0))
         inbox.receive()
-    ours.sendmsg([frame(7, b"second", 1)], _channel.rights(0))
+    ours.sendmsg([frame(7, b"second", file_length=1)], _channel.rights(0))
     inbox.receive()
 
     assert (7, b"first", 1) == inbox.take()
@@ -279,7 +279,7 @@ def test_frames_and_files_come_in_order_however_little_the_socket_takes(wire_and
             file = File(_channel.new_file("test"), 5)
             os.ftruncate(file.fd, 5)
         sent.append((_channel.BATCH, body, 5 if file else 0))
-        wire.send(_channel.frame(_channel.BATCH, body, 5 if file else 0), file)
+        wire.send(_channel.frame(_channel.BATCH, body, file_length=5 if file else 0), file)
     wire.flush()
     assert wire.is_full
     assert received(far, len(sent), wire) == sent
@@ -350,7 +350,7 @@ def test_a_worker_tries_again_where_the_system_has_no_room(pair, ring):
     near, far = pair
     outbox = Outbox(Refusing(near, [errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM]), ring)
     fd = _channel.new_file("test")
-    outbox.send(frame(_channel.BIG_RESULT, b"", 1), fd)
+    outbox.send(frame(_channel.BIG_RESULT, file_length=1), fd)
     outbox.send(frame(_channel.WAKE))
     os.close(fd)
     inbox = Inbox(far)

@@ -204,7 +204,7 @@ class OutBlocks:
         fd, size = new_block(buffers, spans, size)
         try:
             block = Block(_channel.map_file(fd, size, at_once=True))
-            self._outbox.send(frame(_channel.BLOCK, _channel.WORD.pack(number), size), fd)
+            self._outbox.send(frame(_channel.BLOCK, _channel.WORD.pack(number), file_length=size), fd)
             self._blocks[number : number + 1] = [block]  # only now, when the parent has it, too
         finally:
             os.close(fd)

@@ -188,14 +188,9 @@ def place(length: int, tail: int, head: int) -> int:
     return 0 if length < tail else -1
 
 
-def frame(kind: int, body: bytes = b"", file_length: int = 0) -> bytes:
-    """A frame as it goes onto the socket; the descriptor of its file, if it has one, must be sent with it."""
-    return HEADER.pack(len(body), kind, file_length) + body
-
-
-def frame_of(kind: int, *parts: bytes) -> bytes:
-    """A frame whose body consists of these parts, which may be long, and so are copied once only."""
-    return b"".join((HEADER.pack(sum(map(len, parts)), kind, 0), *parts))
+def frame(kind: int, *parts: bytes, file_length: int = 0) -> bytes:
+    """A frame with these parts as its body; the descriptor of its file, if it has one, must be sent with it."""
+    return b"".join((HEADER.pack(sum(map(len, parts)), kind, file_length), *parts))
 
 
 def socket_of(fd: int) -> Socket:

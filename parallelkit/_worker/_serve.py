@@ -282,7 +282,7 @@ class _Worker:
 
     def _send_record(self, record: bytes) -> None:
         kind = _channel.RECORD_OF_CHILD if self.outbox.is_of_child() else _channel.RECORD
-        self.outbox.post(frame(kind, WORD.pack(self.ring.head[HEAD]) + record))
+        self.outbox.post(frame(kind, WORD.pack(self.ring.head[HEAD]), record))
 
 
 _WAKE = frame(_channel.WAKE)

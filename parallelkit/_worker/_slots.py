@@ -201,7 +201,7 @@ class Slots:
         fd = _channel.new_file("parallelkit-result")
         try:
             _channel.write_all(fd, blob)
-            self._outbox.send(frame(_channel.BIG_RESULT, b"", len(blob)), fd)
+            self._outbox.send(frame(_channel.BIG_RESULT, file_length=len(blob)), fd)
         finally:
             os.close(fd)
         self._words[slot] = len(blob)

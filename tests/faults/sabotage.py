@@ -91,38 +91,38 @@ def send_noise(size):
 
 
 def send_frame(kind, body=b"", length=0):
-    send(frame(kind, body, length))
+    send(frame(kind, body, file_length=length))
 
 
 def send_file(length, path=None):
     """Send a large result in a file of the wrong kind or the wrong length."""
     fd = os.open(path, os.O_RDONLY) if path else _channel.new_file("sabotage")
-    send(frame(_channel.BIG_RESULT, b"", length), fd)
+    send(frame(_channel.BIG_RESULT, file_length=length), fd)
 
 
 def send_block(number):
     """Send a complete block with this number."""
     fd = _channel.new_file("sabotage")
     os.write(fd, b"x" * 10)
-    send(frame(_channel.BLOCK, WORD.pack(number), 10), fd)
+    send(frame(_channel.BLOCK, WORD.pack(number), file_length=10), fd)
 
 
 def send_pipe():
-    send(frame(_channel.BIG_RESULT, b"", 10), os.pipe()[0])
+    send(frame(_channel.BIG_RESULT, file_length=10), os.pipe()[0])
 
 
 def send_hole():
     """Send a sparse file of one tebibyte that holds nothing."""
     fd = _channel.new_file("sabotage")
     os.ftruncate(fd, 1 << 40)
-    send(frame(_channel.BIG_RESULT, b"", 1 << 40), fd)
+    send(frame(_channel.BIG_RESULT, file_length=1 << 40), fd)
 
 
 def send_and_shorten():
     """Send a complete file, and truncate it when the other end has mapped it."""
     fd = _channel.new_file("sabotage")
     os.write(fd, b"x" * (1 << 21))
-    send(frame(_channel.BLOCK, WORD.pack(0), 1 << 21), fd)
+    send(frame(_channel.BLOCK, WORD.pack(0), file_length=1 << 21), fd)
     time.sleep(0.1)
     try:
         os.ftruncate(fd, 0)
@@ -134,7 +134,7 @@ def send_many_files():
     for _ in range(10_000):
         fd = _channel.new_file("sabotage")
         os.write(fd, b"x")
-        send(frame(_channel.BIG_RESULT, b"", 1), fd)
+        send(frame(_channel.BIG_RESULT, file_length=1), fd)
         os.close(fd)
 
 

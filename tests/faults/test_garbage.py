@@ -367,7 +367,7 @@ class Far:
     def send(self, kind, body, length, file):
         fd = open_file(file)
         try:
-            self.line.sendmsg([frame(kind, body, length)], rights(fd) if fd is not None else [])
+            self.line.sendmsg([frame(kind, body, file_length=length)], rights(fd) if fd is not None else [])
         finally:
             if fd is not None:
                 os.close(fd)

@@ -24,7 +24,7 @@ class Taught:
             self._wire.send_payload(_channel.JOB, WORD.pack(number), lane.job)
         while self.lanes[number] < len(blobs):
             at = self.lanes[number]
-            self._wire.send(frame(_channel.DEFINITION, WORD.pack(number * DEFINITIONS + at) + blobs[at]))
+            self._wire.send(frame(_channel.DEFINITION, WORD.pack(number * DEFINITIONS + at), blobs[at]))
             self.lanes[number] += 1
         return new
 

@@ -66,9 +66,9 @@ class Wire(Words):
 
     def send_payload(self, kind: int, head: bytes, payload: bytes | File) -> None:
         if isinstance(payload, File):
-            self.send(_channel.frame(kind, head + payload.header, payload.length), payload)
+            self.send(_channel.frame(kind, head, payload.header, file_length=payload.length), payload)
         else:
-            self.send(_channel.frame_of(kind, head, payload))
+            self.send(_channel.frame(kind, head, payload))
 
     def send_batch(self, batch: Batch) -> None:
         """Send a batch as frames; an item in a file or a block has a frame of its own."""
@@ -84,7 +84,7 @@ class Wire(Words):
             else:
                 head = _channel.BATCH_HEAD.pack(number, len(some), _channel.ONE_BY_ONE)
                 lengths = array("I", map(len, some)).tobytes()
-                self.send(_channel.frame_of(_channel.BATCH, head, lengths, *some))
+                self.send(_channel.frame(_channel.BATCH, head, lengths, *some))
 
     def _send_together(self, number: int, items: list[Any]) -> None:
         """Send items as one pickle; each by itself if huge integers make it too long for a frame."""
@@ -103,12 +103,12 @@ class Wire(Words):
             return
         block = payload.block
         head = _channel.BATCH_HEAD.pack(number, 1, _channel.BUFFERED_ITEM)
-        body = head + dumps((block.number, payload.spans, payload.blob), 5)
+        item = dumps((block.number, payload.spans, payload.blob), 5)
         if block.number in self._known:
-            self.send(_channel.frame(_channel.BATCH, body))
+            self.send(_channel.frame(_channel.BATCH, head, item))
         else:
             self._known[block.number] = block
-            self.send(_channel.frame(_channel.BATCH, body, block.size), block)
+            self.send(_channel.frame(_channel.BATCH, head, item, file_length=block.size), block)
 
     def forget_block(self, number: int) -> None:
         """Have the worker unmap one of our blocks."""
