@@ -379,6 +379,23 @@ def test_lazy_keys_that_cannot_be_sorted_are_an_input_error():
     assert [1, 4] == caught.value.results.values()
 
 
+class Unsortable(str):
+    """A key whose comparison raises something other than TypeError."""
+
+    __slots__ = ()
+
+    def __lt__(self, other):
+        raise OSError("no order")
+
+
+def test_lazy_keys_whose_comparison_raises_anything_cost_no_result():
+    """As those that cannot be sorted; it was raised as it is, and all that had been done was lost."""
+    message = "got 'b' and 'a' at positions 1 and 0, which raised OSError: no order"
+    with pytest.raises(InputError, match=message) as caught:
+        run_parallel(str.upper, iter("ab"), key=Unsortable, executor="inline", order="key")
+    assert ["A", "B"] == caught.value.results.values()
+
+
 class Odd:
     """A key whose ``repr`` raises."""
 

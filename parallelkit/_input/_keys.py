@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from parallelkit._marks import UNSET
 from parallelkit._outcomes import shown
+from parallelkit._raised import describe_error, is_of_signal
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -68,9 +69,9 @@ def check_keys(keys: Sequence[Any]) -> None:
     """Raise TypeError, naming both positions, unless the keys can be sorted (``order="key"``)."""
     try:
         sorted(keys)
-    except TypeError as error:
+    except Exception:
         sorted(map(Placed, keys, count()))
-        raise error  # the second sort succeeded: these keys do not always compare alike
+        raise  # the second sort succeeded: these keys do not always compare alike
 
 
 class Placed:
@@ -85,10 +86,13 @@ class Placed:
     def __lt__(self, other: Placed) -> bool:
         try:
             return self.key < other.key  # type: ignore[no-any-return]  # sorted() takes anything for a truth value
-        except TypeError:
+        except Exception as error:
+            if is_of_signal(error):
+                raise
+            raised = "" if isinstance(error, TypeError) else f", which raised {describe_error(error)}"
             raise TypeError(
                 f"key must return values that can be compared, for order='key', got {self.key!r} and "
-                f"{other.key!r} at positions {self.position} and {other.position}"
+                f"{other.key!r} at positions {self.position} and {other.position}{raised}"
             ) from None
 
 

@@ -164,7 +164,7 @@ class Collected:
             return Results(self.ledger, self.ledger.input_first())
         try:
             return Results(self.ledger, sorted_by_key(self.ledger))
-        except TypeError as error:
+        except Exception as error:
             self._plan.intake.fail(str(error), error)
             return Results(self.ledger)
 
@@ -174,6 +174,6 @@ def sorted_by_key(ledger: Ledger) -> list[int]:
     by_key: Callable[[int], Any] = ledger.key
     try:
         return sorted(range(len(ledger)), key=by_key)
-    except TypeError:
+    except Exception:
         check_keys([*map(by_key, range(len(ledger)))])
         raise
