@@ -154,6 +154,7 @@ def test_reference_has_every_public_name():
 
     options = set(re.findall(r"``(\w+)``", parallelkit.run_parallel.__doc__))
     assert [] == [name for name in RunOptions.__annotations__ if name not in options]
+    assert [] == [name for name in RunOptions.__annotations__ if f"`{name}`" not in reference]
 
 
 @pytest.mark.parametrize("name", parallelkit.__all__)
