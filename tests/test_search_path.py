@@ -13,7 +13,7 @@ import pytest
 from parallelkit import run_parallel
 from parallelkit._executors._process import _search_path, _spawn
 from parallelkit._executors._process._search_path import modules_off
-from parallelkit._worker._finder import OffPathFinder, install
+from parallelkit._worker._finder import OffPathFinder
 
 MODULE = """
 class Thing:
@@ -181,17 +181,15 @@ def test_a_package_without_a_file_comes_with_its_parts(tmp_path, load, monkeypat
 
 
 def test_the_finder_finds_what_it_was_told(tmp_path, monkeypatch):
-    """The worker's finder comes first, finds what it was sent, and leaves the rest to the others."""
+    """The worker's finder finds what it was sent, and leaves the rest to the others."""
     write(tmp_path, "there/inner.py")
     places = {"stray_space": (None, []), "stray_space.inner": (str(tmp_path / "there/inner.py"), None)}
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    install(places)
+    monkeypatch.setattr(sys, "meta_path", [finder := OffPathFinder(places), *sys.meta_path])
     try:
         assert str(tmp_path / "there/inner.py") == importlib.import_module("stray_space.inner").where(1)
     finally:
         del sys.modules["stray_space"], sys.modules["stray_space.inner"]
-    assert type(sys.meta_path[0]) is OffPathFinder
-    assert sys.meta_path[0].find_spec("stray") is None
+    assert finder.find_spec("stray") is None
 
 
 def test_a_module_that_was_replaced_is_sent_as_the_one_that_is_there(load):

@@ -44,8 +44,6 @@ def pack_apart(thing: object, apart: Apart, editions: Reducer) -> bytes:
     """Pickle the thing with its large buffers apart. A large ``bytes`` or text is sent as a buffer too, and copied on arrival."""
     if type(thing) in _TEXTS:
         thing = as_buffer(thing, apart.least)  # type: ignore[arg-type]  # its type was checked
-    if apart.buffers:
-        apart.buffers.clear()  # left by a thing that could not be packed
     return pack(thing, apart, editions=editions)
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import spec_from_file_location
 
 
 class OffPathFinder:
-    """A finder that comes before all others, because another module along the path may have the same name.
+    """A finder that is to come before all others, because another module along the path may have the same name.
 
     A place is the file of a module (None for a namespace package), and the folders of a package's modules.
     """
@@ -26,8 +25,3 @@ class OffPathFinder:
         spec = ModuleSpec(name, None, is_package=True)
         spec.submodule_search_locations = locations
         return spec
-
-
-def install(places: dict[str, tuple[str | None, list[str] | None]]) -> None:
-    """From now on, have these modules imported from these places."""
-    sys.meta_path.insert(0, OffPathFinder(places))

@@ -236,7 +236,7 @@ class _Worker:
         head, starts, ends, kinds = ring.head, ring.starts, ring.ends, ring.kinds
         touched, trace, profile, path = around.touched, around.trace, around.profile, around.path
         gettrace, getprofile = sys.gettrace, sys.getprofile
-        self.slots.begin(ring)
+        self.slots.begin()
         number, now = head[HEAD], monotonic()  # an attempt begins when the one before has ended
         for payload in payloads:
             # Read after the last commit and before the start: the parent relies on that order to take tasks back.

@@ -48,6 +48,7 @@ class Slots:
     """Fills slots. It does not commit them: ``_serve`` increments ``HEAD``."""
 
     def __init__(self, ring: _channel.Ring, outbox: Outbox, blocks: int) -> None:
+        self._ring = ring
         self._head, self._heap, self._kinds = ring.head, ring.heap, ring.kinds
         self._words, self._floats = ring.words, ring.floats
         self._outbox = outbox
@@ -67,11 +68,11 @@ class Slots:
         """The types that have a faster way than ``put_object``."""
         self._has_numbers = False  # whether they include numpy's
 
-    def begin(self, ring: _channel.Ring) -> None:
+    def begin(self) -> None:
         """Called before each batch."""
         self.dicts.looked = False
         if not self._has_numbers and "numpy" in modules:
-            numbers = puts_for(ring)
+            numbers = puts_for(self._ring)
             self.puts.update(numbers)
             self._has_numbers = bool(numbers)
 
@@ -121,8 +122,7 @@ class Slots:
         """Pickle the value; if it cannot be pickled, or there is no room for it, the task has failed."""
         apart, at = self._apart, self._heap_head
         if apart.buffers or apart.left:
-            apart.buffers.clear()  # of a value that could not be pickled
-            apart.left.clear()
+            apart.forget()  # of a value that could not be pickled
         # All of the common case is inlined: one more call would cost half as much as the rest.
         try:
             try:

@@ -32,9 +32,9 @@ def furnish(setup: dict[str, Any]) -> None:
             setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = setup["path"]
     if setup["off_path"]:
-        from parallelkit._worker._finder import install
+        from parallelkit._worker._finder import OffPathFinder
 
-        install(setup["off_path"])
+        sys.meta_path.insert(0, OffPathFinder(setup["off_path"]))
     flags = {name: getattr(sys.flags, name) for name in sys.flags.__match_args__}
     sys.flags = Flags(**(flags | setup["flags"]))  # type: ignore[assignment]  # its own type cannot be instantiated
     if setup["authkey"] is not None:
@@ -140,7 +140,7 @@ class Surroundings:
         for name in ("alarm", "setitimer"):
             self._watch(name, _signal, sys.modules.get("signal"))
         self._streams: dict[int, TextIOWrapper] = {}
-        os.register_at_fork(after_in_child=self._touch)
+        os.register_at_fork(after_in_child=lambda: self.touched.append(None))
         self.keep()
 
     def keep(self) -> None:
@@ -196,9 +196,6 @@ class Surroundings:
 
             threading.settrace(self._hooks[0])
             threading.setprofile(self._hooks[1])
-
-    def _touch(self) -> None:
-        self.touched.append(None)
 
     def _watch_streams(self) -> None:
         """Watch the present streams, too: an initializer may have put a file in the place of one."""

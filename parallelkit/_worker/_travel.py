@@ -44,8 +44,8 @@ def pack(
     is sent as the file's name (_memmaps.py). ``editions``: for workers that stay, what tells them which classes
     of the script have changed (_editions.py); these say ``by_file`` themselves.
     """
-    if apart is not None and apart.left:
-        apart.left.clear()
+    if apart is not None and (apart.buffers or apart.left):
+        apart.forget()  # of a thing that could not be pickled
     known = None
     if editions is not None:
         known, by_file = editions.known, editions.by_file
@@ -75,7 +75,7 @@ def pack_by_value(
 ) -> bytes:
     """The same as ``pack``, for a thing that plain pickle does not serve."""
     if apart is not None:
-        apart.buffers.clear()
+        apart.forget()
     return dump(by_value_pickler(), thing, apart, editions, by_file=by_file)
 
 
@@ -137,6 +137,11 @@ class Apart:
                 parts.append(blob[end:at])
                 end = at + len(head) + length
         return b"".join((*parts, blob[end:]))
+
+    def forget(self) -> None:
+        """Be as at the start."""
+        self.buffers.clear()
+        self.left.clear()
 
     def take(self) -> list[memoryview[int]]:
         """Return what was gathered, and forget it."""
