@@ -15,12 +15,12 @@ class Fifo:
 
     def __init__(self) -> None:
         self._again: OrderedDict[int, Ticket] = OrderedDict()  # by index, since any may be withdrawn
-        self._queue: deque[_Firsts | _Others] = deque()
+        self._queue: deque[_Firsts | deque[Ticket]] = deque()
 
     def push(self, tickets: Sequence[Ticket]) -> None:
         last = self._queue[-1] if self._queue else None
         if not isinstance(tickets, FirstTries):
-            self._queue.append(_Others(tickets))
+            self._queue.append(deque(tickets))
         elif isinstance(last, _Firsts):
             last.extend(tickets)
         else:
@@ -40,9 +40,10 @@ class Fifo:
             parts.append([self._again.popitem(last=False)[1] for _ in range(count)])
             room -= len(parts[0])
         while self._queue and room > 0:
-            parts.append(self._queue[0].take(room))
+            head = self._queue[0]
+            parts.append(head.take(room) if isinstance(head, _Firsts) else take(head, room))
             room -= len(parts[-1])
-            if not self._queue[0]:
+            if not head:
                 self._queue.popleft()
         return parts[0] if len(parts) == 1 else [ticket for part in parts for ticket in part]
 
@@ -74,19 +75,6 @@ class _Firsts:
         first, items = self._next, take(self._items, room)
         self._next += len(items)
         return FirstTries(first, items, self._timeout)
-
-
-class _Others:
-    """A part of the queue of tickets that do not fit columns."""
-
-    def __init__(self, tickets: Sequence[Ticket]) -> None:
-        self._tickets = deque(tickets)
-
-    def __len__(self) -> int:
-        return len(self._tickets)
-
-    def take(self, room: int) -> list[Ticket]:
-        return take(self._tickets, room)
 
 
 def take(things: deque[Any], room: int) -> list[Any]:
