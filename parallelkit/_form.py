@@ -133,22 +133,23 @@ def check_functions(fn: Any, items: Any, executor: Any) -> None:
 def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
     """How the items of this run become tasks; ``fn`` is None if they are tasks already."""
     tasks = source if fn is None else ()
+    grows, bounded = options.then is not None, is_bounded(options.policy)
+    gated = bool(options.limits) or options.priority is not None or grows  # whatever the tasks ask for
     ranked = options.priority is not None or any_task(tasks, lambda task: task.priority is not None)
-    chosen = options.limits or options.priority is not None or options.then is not None
     return Shape(
         tasks=fn is None,
         key=options.key,
-        gated=bool(options.limits) or ranked or options.then is not None,
-        bounded=is_bounded(options.policy) or any_task(tasks, lambda task: is_bounded(task.retries)),
-        tentative=length_of(tasks) is None and not (chosen or is_bounded(options.policy)),
+        gated=gated or ranked,
+        bounded=bounded or any_task(tasks, lambda task: is_bounded(task.retries)),
+        tentative=length_of(tasks) is None and not (gated or bounded),
         ranked=ranked,
         priority=options.priority,
         bys=tuple(limit.by for limit in options.limits),
-        fn=fn if options.then is not None else None,
+        fn=fn if grows else None,
         star=options.star,
         executor=options.executor,
         check_key=None if options.checkpoint is None else check_lasting,
-        grows=options.then is not None,
+        grows=grows,
     )
 
 
