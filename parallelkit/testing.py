@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from contextvars import Token, copy_context
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -118,7 +118,7 @@ class inline_runs:  # noqa: N801  # used as a function
 
     def __enter__(self) -> FakeClock:
         clock = FakeClock() if self._clock is None else self._clock
-        self._before.append(the_world.set(World(clock, _Stage(), lambda: _Engine(clock))))
+        self._before.append(the_world.set(World(clock, partial(_staged, {}), lambda: _Engine(clock))))
         return clock
 
     def __exit__(self, *raised: object) -> None:
@@ -156,21 +156,13 @@ class inline_runs:  # noqa: N801  # used as a function
         return inline
 
 
-class _Stage:
-    """Makes runs inline, and replaces their rate limits by fresh ones, so that no start carries over into or out of the block."""
-
-    def __init__(self) -> None:
-        self._limits: dict[Limit, Limit] = {}
-
-    def __call__(self, options: Checked) -> Checked:
-        limits = tuple(map(self._own, options.limits))
-        return replace(options, executor="inline", limits=limits)
-
-    def _own(self, limit: Limit) -> Limit:
-        if not isinstance(limit, RateLimit):
-            return limit
-        fresh = RateLimit(limit.calls, limit.per, by=limit.by, smooth=limit.smooth)
-        return self._limits.setdefault(limit, fresh)
+def _staged(fresh: dict[Limit, Limit], options: Checked) -> Checked:
+    """The options of a run in the block: inline, with ``fresh`` rate limits, so that no start carries over into or out of it."""
+    for limit in options.limits:
+        if isinstance(limit, RateLimit) and limit not in fresh:
+            fresh[limit] = RateLimit(limit.calls, limit.per, by=limit.by, smooth=limit.smooth)
+    limits = tuple(fresh.get(limit, limit) for limit in options.limits)
+    return replace(options, executor="inline", limits=limits)
 
 
 class _Engine(InlineEngine):
