@@ -41,7 +41,7 @@ class Loop:
     grow: Callable[[], bool] | None = None  # calls ``then`` for settled tasks; whether that gave new tasks
     recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
     observer: Observer | None = None
-    asked: str | None = None  # why the run is to stop, set by any thread
+    asked: str | None = None  # why the run is to stop, if anything has asked for that
     unseen: bool = False  # whether nobody will look at the outcomes of what a stop cuts off
     flows: bool = False  # whether items are best handed over one by one (see ``Intake``)
     flowing: DirectSource | None = None  # the source, if its items may be started before they are admitted
@@ -194,6 +194,11 @@ class Loop:
             self.observer = None  # so that it cannot delay the stop that follows
             raise
 
+    def ask_to_stop(self, reason: str) -> None:
+        """Stop at the next safe point; may be called by any thread."""
+        self.asked = reason
+        self.port.wake()
+
     def _obey(self, *, settled: bool) -> None:
         """The one safe point: everything that has come in is settled, nothing is half done.
 
@@ -221,7 +226,6 @@ class Loop:
         self.scheduler.put_back(self.port.give_back(), now)
         self.port.close()
         self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
-        self._tell()
         failure = self.port.failure
         known = {index for index, *_ in running}
         late = [(index, min(at, now), worker) for index, at, worker in self.port.late if index not in known]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from parallelkit._book import Book
@@ -120,7 +118,7 @@ class Plan:
         self,
         key: Callable[[int], Any],
         whole: bool,
-        guard: Guard = nullcontext,
+        guard: Guard,
     ) -> Job:
         """What all attempts have in common. ``key`` maps an index to its key; ``guard``: see ``Job``.
 
@@ -178,7 +176,7 @@ class Plan:
 
             loop.observer = Observer(options.on_event, key, now, port.fate)
         loop.recalls = (*self.recalls, *self.cache, *self.journal.recalls)
-        self.journal.stop_by(partial(ask_to_stop, loop))
+        self.journal.stop_by(loop.ask_to_stop)
         return loop
 
     def _total(self) -> int | None:
@@ -204,12 +202,6 @@ class Plan:
             book.keep_settled()
             self.growth = Growth(self.options.then, self.intake, loop, book.take_settled, enter)
             loop.grow = self.growth
-
-
-def ask_to_stop(loop: Loop, reason: str) -> None:
-    """Have the loop stop at its next safe point; may be called by any thread."""
-    loop.asked = reason
-    loop.port.wake()
 
 
 def label(key: Any) -> str:

@@ -181,8 +181,8 @@ class Stream:
         if self._driven_by(None) is None and self._loop.scheduler.open:
             self._loop.stop(reason)
         if self._thread.is_alive():
-            self._loop.unseen, self._loop.asked = unseen, reason
-            self._loop.port.wake()
+            self._loop.unseen = unseen
+            self._loop.ask_to_stop(reason)
         # The garbage collector may close a stream in any thread, also in the run's own.
         elsewhere = self._thread.ident not in (None, threading.get_ident())
         if elsewhere and not sys.is_finalizing():  # else it is frozen
