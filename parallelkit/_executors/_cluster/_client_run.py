@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pickle
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from threading import Lock, Thread
-from types import MappingProxyType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -29,6 +29,7 @@ from parallelkit._executors._cluster._wire import (
     unseal,
     versions,
 )
+from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Record, Span
 from parallelkit._system import monotonic
 
@@ -144,27 +145,23 @@ class ClientRun:
 
     def _send(self, batch: Batch) -> None:
         key = f"{PREFIX}{self.run}-{next(self._numbers)}"
-        sent = self._in_flight.enter(key, batch)
-        payloads: Sequence[Any] = batch.payloads or ()
+        held = self._in_flight.enter(key, batch).held
+        payloads: list[Any] = list(batch.payloads or ())
         large = [at for at, payload in enumerate(payloads) if len(payload) >= ALONE and self.threads]
         if not large:
-            self._submit(key, batch, sent.held)
+            self._submit(key, batch.tickets, payloads, held)
             return
         (at,) = large  # no more than one: ``_take`` adds nothing after it
 
         def arrived(future: Any) -> None:
-            sent.held.append(future)
-            self._submit(key, batch, sent.held, {at: str(future.key)})
+            held.append(future)
+            payloads[at] = str(future.key)
+            self._submit(key, batch.tickets, payloads, held)
 
         self._scatterer.send(payloads[at], arrived)
 
-    def _submit(
-        self, key: str, batch: Batch, held: list[Any], kept: Mapping[int, str] = MappingProxyType({})
-    ) -> None:
-        indices, numbers, items, timeouts = zip(*batch.tickets, strict=True)
-        payloads: list[Any] | None = None
-        if batch.payloads is not None:
-            payloads = [kept.get(at, payload) for at, payload in enumerate(batch.payloads)]
+    def _submit(self, key: str, tickets: Sequence[Ticket], payloads: list[Any], held: list[Any]) -> None:
+        indices, numbers, items, timeouts = zip(*tickets, strict=True)
         order = Order(
             key=key,
             run=self.run,
@@ -176,8 +173,8 @@ class ClientRun:
             indices=indices,
             numbers=numbers,
             timeouts=timeouts,
-            items=items if payloads is None else None,
-            payloads=payloads,
+            items=None if payloads else items,
+            payloads=payloads or None,
         )
         call = pickle.dumps(Call(self._expected, pickle.dumps(tuple(order), 5)), 5)
         held.append(self._client.submit(pickle.loads, call, key=key, pure=False, **self._placing()))

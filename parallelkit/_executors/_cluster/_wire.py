@@ -16,12 +16,10 @@ from pickle import dumps, loads
 from typing import Any, NamedTuple
 
 from parallelkit._executors._contract import Ticket
-from parallelkit._executors._process._arrivals import Content
+from parallelkit._executors._process._arrivals import OUTSIDE, Content
 from parallelkit._executors._process._lane import Columns, Lost, Record, Span, Why
 from parallelkit._system import monotonic, read
-from parallelkit._worker._channel import BIG_FAILED, BIG_VALUE, BUFFERED, HEAP, LENGTH_MASK, PLACE
-
-_IN_FILES = (BIG_VALUE, BIG_FAILED)
+from parallelkit._worker._channel import BUFFERED, HEAP, LENGTH_MASK, PLACE
 
 
 @cache
@@ -112,10 +110,9 @@ def pack_span(span: Span, host: str) -> PackedSpan:
 
 def _flat_files(columns: Columns) -> list[bytes | OSError]:
     """Copy the results that lie outside of the ring: of a shared block only the part used, of a lost one its error."""
-    words, outside, files = array("q", columns.words), iter(columns.files), []
-    flat = [at for at, kind in enumerate(columns.kinds) if kind == BUFFERED or kind in _IN_FILES]
-    for at in flat:
-        file = next(outside)
+    words, files = array("q", columns.words), []
+    outside = [at for at, kind in enumerate(columns.kinds) if kind in OUTSIDE]
+    for at, file in zip(outside, columns.files, strict=True):
         if isinstance(file, OSError) or columns.kinds[at] != BUFFERED:
             files.append(file if isinstance(file, OSError) else file[:])
             continue
@@ -151,11 +148,8 @@ def _shifted(raw: bytes, shift: float, latest: float) -> array[float]:
 
 def _files(kinds: bytes, flat: list[bytes | OSError]) -> list[Content]:
     files: list[Content] = []
-    rest = iter(flat)
-    for kind in kinds:
-        if kind != BUFFERED and kind not in _IN_FILES:
-            continue
-        content: Content = next(rest)
+    content: Content
+    for kind, content in zip((kind for kind in kinds if kind in OUTSIDE), flat, strict=True):
         if kind == BUFFERED and isinstance(content, bytes):
             mapping = mmap(-1, len(content))  # writable, since arrays are built on it
             mapping[:] = content

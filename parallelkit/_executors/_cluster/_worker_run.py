@@ -104,9 +104,7 @@ class WorkerRun:
             self._supervisor.pool.lanes.append(self._lane)
 
     def _give_back(self, order: Order) -> None:
-        report = Report(self._report.host)
-        report.unbegun.extend(order.indices)
-        report.missing = True
+        report = Report(self._report.host, unbegun=list(order.indices), missing=True)
         self._tell(self._run, report.seal(), [order.key], {})
 
     # In its own thread
@@ -116,9 +114,8 @@ class WorkerRun:
             while not self._closed:
                 self._turn()
         except Exception as error:  # no memory, say: the client must not wait for ever
-            report = Report(self._report.host)
-            report.broken = f"what has ended cannot be reported ({describe_error(error)})"
-            self._tell(self._run, report.seal(), [], {})
+            why = f"what has ended cannot be reported ({describe_error(error)})"
+            self._tell(self._run, Report(self._report.host, broken=why).seal(), [], {})
 
     def _turn(self) -> None:
         until = min(self._look_at, self._told_at + self._rest if self._report else inf)

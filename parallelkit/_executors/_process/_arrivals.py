@@ -89,14 +89,14 @@ class Arrivals:
 
     def take(self, kinds: bytes, words: memoryview[int]) -> list[Content]:
         """The contents to which these slots refer, in their order."""
-        if not any(map(kinds.count, _OUTSIDE)):
+        if not any(map(kinds.count, OUTSIDE)):
             return []
         files: list[Content] = []
         for kind, word in zip(kinds, words, strict=True):
             try:
                 if kind == _channel.BUFFERED:
                     files.append(self._take_block(word >> _channel.BLOCK_NUMBER & 0xFF))
-                elif kind in _OUTSIDE:
+                elif kind in OUTSIDE:
                     files.append(self._files.popleft())
             except LookupError:
                 raise GarbageError("a large result that did not come") from None
@@ -131,4 +131,4 @@ class Arrivals:
             held.clear()
 
 
-_OUTSIDE = (_channel.BIG_VALUE, _channel.BIG_FAILED, _channel.BUFFERED)
+OUTSIDE = (_channel.BIG_VALUE, _channel.BIG_FAILED, _channel.BUFFERED)
