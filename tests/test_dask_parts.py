@@ -14,7 +14,7 @@ import cloudpickle
 import pytest
 from clusters import wait_until
 
-from parallelkit._executors._cluster import _broker, _scatter
+from parallelkit._executors._cluster import _broker, _guard, _scatter
 from parallelkit._executors._cluster._broker import PREFIX, Broker, install
 from parallelkit._executors._cluster._client_run import ALONE, ClientRun
 from parallelkit._executors._cluster._clock import RENEW, Clock
@@ -611,6 +611,24 @@ def test_a_guard_begins_nothing_of_a_run_that_has_ended():
     assert guard._worker_run_of(order(3, run="a third")) is None
     assert guard is not guard_of(worker), "a closed one is not kept"
     asyncio.run(guard_of(worker).teardown(worker))
+
+
+def test_a_guard_that_closes_ends_a_run_that_is_being_made(monkeypatch):
+    """Its processes would be left otherwise, if the dask worker's own process lives on."""
+    worker = SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE, id="its id")
+    guard = Guard(worker)
+    closing = Thread(target=lambda: asyncio.run(guard.teardown(worker)), daemon=True)
+
+    def make(*about):
+        closing.start()
+        closing.join(0.02)  # it has to wait for what is made here
+        return WorkerRun(*about)
+
+    monkeypatch.setattr(_guard, "WorkerRun", make)
+    running = guard._worker_run_of(order(1))
+    closing.join(10)
+    assert (True, {}, None) == (running._closed, guard._worker_runs, guard._supervisor)
+    running._thread.join(10)
 
 
 def test_what_a_process_committed_comes_as_it_was_but_for_its_instants():

@@ -166,9 +166,14 @@ class Guard:
         """End all runs here: the dask worker is closing."""
         with _guards_lock:
             _guards.pop(worker.id, None)
-        self._closed = True
-        for run in list(self._worker_runs):
-            await asyncio.to_thread(self._let_go, run)
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._lock:  # a run that is being made is among them, and later none is
+            self._closed = True
+            runs = list(self._worker_runs)
+        for run in runs:
+            self._let_go(run)
 
 
 class Call:
