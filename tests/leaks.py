@@ -266,6 +266,9 @@ def shared_memory() -> frozenset[str]:
 
 strangers: set[int] = set()
 """Every process seen so far that is not our descendant: shared memory that it leaves as it ends is not our leak."""
+SEMAPHORE = "sem.mp-"
+"""How the names of multiprocessing's semaphores begin. Whoever has one has it mapped; of those that nobody has, which a
+killed program has left, no number tells whose they were. The package makes none."""
 known: set[str] = set()
 """Shared-memory files that were found to belong to strangers."""
 
@@ -278,6 +281,8 @@ def is_ours(name: str) -> bool:
     """
     if name in known:
         return False
+    if name.startswith(SEMAPHORE):
+        return is_surely_ours(name)
     ours = processes() | {os.getpid()}
     strangers.update({pid for pid, _, _ in process_table()} - ours)
     strangers.difference_update(ours)  # pids are reused
@@ -299,9 +304,15 @@ def numbers_in(name: str) -> set[int]:
 
 
 def is_mapped_by(name: str, pids: set[int] | frozenset[int]) -> bool:
+    try:
+        inode = os.stat(f"/dev/shm/{name}").st_ino
+    except FileNotFoundError:
+        return False
+    # Not by its name: who has created a semaphore has it mapped under another, which was but a draft of it.
+    mapped = re.compile(rf" {inode} +/dev/shm/")
     for pid in pids:
         try:
-            if f"/dev/shm/{name}" in Path(f"/proc/{pid}/maps").read_text():
+            if mapped.search(Path(f"/proc/{pid}/maps").read_text()):
                 return True
         except OSError:
             pass  # the process has ended, or belongs to another user

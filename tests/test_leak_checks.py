@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from multiprocessing import get_context
 from pathlib import Path
 from time import thread_time
 from uuid import uuid4
@@ -195,6 +196,15 @@ def test_what_a_stranger_leaves_is_not_ours_even_when_it_has_ended(named, monkey
         (Path("/dev/shm") / name).unlink()
         leaks.strangers.discard(stranger.pid)
         leaks.known.discard(name)
+
+
+@pytest.mark.skipif(not leaks.ON_LINUX, reason="shared memory has no names elsewhere")
+def test_a_semaphore_is_ours_if_a_process_of_ours_has_it():
+    """One that nobody has was left by a killed program: of such a one nothing tells that it was another test run."""
+    semaphore = get_context("spawn").Semaphore()
+    name = f"sem.{semaphore._semlock.name.removeprefix('/')}"
+    assert leaks.is_ours(name)
+    assert not leaks.is_ours(f"{name}_of_a_killed_program")
 
 
 def test_looking_is_cheap():
