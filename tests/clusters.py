@@ -8,13 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 30.0  # seconds after which a test that waits for the cluster fails
+from patience import PATIENCE, wait_until
 
 HERE = Path(__file__).parent
 SURROUNDINGS = {
@@ -113,11 +112,3 @@ async def fill_pool(client: Any) -> None:
     comms = await asyncio.gather(*(pool.connect(address) for _ in range(12)))
     for comm in comms:
         pool.reuse(address, comm)
-
-
-def wait_until(holds: Any, patience: float = PATIENCE) -> None:
-    """Poll until the condition holds; fail if that takes longer than ``patience`` seconds."""
-    deadline = time.monotonic() + patience
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.01)

@@ -19,6 +19,7 @@ from typing import Any
 
 import remote_tasks as far
 from fakes import Die, Done, Fail, FakeClock, FakeExecutor
+from patience import PATIENCE
 
 from parallelkit._executors._contract import Block, Call, Ended, Engine, Job, Port
 from parallelkit._executors._coroutines import CoroutineEngine
@@ -26,8 +27,6 @@ from parallelkit._executors._foreign import ForeignEngine
 from parallelkit._executors._inline import InlineEngine
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._threads import ThreadEngine
-
-PATIENCE = 30.0  # seconds after which a test that waits for an event fails
 
 
 class Ground:

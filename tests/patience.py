@@ -1,6 +1,7 @@
-"""Timing tests on a machine that may pause all processes for a while."""
+"""Waiting, and timing, in tests on a machine that may pause all processes for a while."""
 
 import inspect
+import time
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -9,6 +10,17 @@ from parallelkit import TaskFailures
 
 SCALES = (0.4, 1.6, 6.4, 16)
 """The first is for a quiet machine, where most runs of a test end with it; the last for one that stands still for seconds."""
+
+
+PATIENCE = 30.0  # seconds after which a test that waits for something fails
+
+
+def wait_until(holds: Callable[[], object], patience: float = PATIENCE) -> None:
+    """Poll until the condition holds, of which nothing tells us; fail if it still does not after ``patience`` seconds."""
+    deadline = time.monotonic() + patience
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come about"
+        time.sleep(0.001)
 
 
 def given_time(test: Callable[..., None]) -> Callable[..., None]:

@@ -10,9 +10,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from parallelkit._executors._contract import Block, Ended, Engine, Job, Port
+from patience import PATIENCE
 
-PATIENCE = 30.0  # seconds after which a test that waits for an event fails
+from parallelkit._executors._contract import Block, Ended, Engine, Job, Port
 
 
 @dataclass

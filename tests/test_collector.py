@@ -15,6 +15,7 @@ from contextlib import closing
 
 import pytest
 import remote_tasks as far
+from patience import PATIENCE
 
 from parallelkit import Checkpoint, ProcessExecutor, ThreadExecutor, _collector, iter_parallel, run_parallel
 from parallelkit._executors import _threads
@@ -24,8 +25,6 @@ from parallelkit._executors._thread import _worker
 from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
-
-PATIENCE = 30.0
 
 
 @pytest.fixture

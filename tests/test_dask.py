@@ -13,7 +13,8 @@ import cloudpickle
 import numpy as np
 import pytest
 import remote_tasks as far
-from clusters import opened, wait_until
+from clusters import opened
+from patience import wait_until
 
 from parallelkit import (
     ConcurrencyLimit,

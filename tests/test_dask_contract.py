@@ -4,8 +4,9 @@ from types import FunctionType
 
 import pytest
 import test_executors
-from clusters import opened, wait_until
+from clusters import opened
 from grounds import Ground, Hold, Processes
+from patience import wait_until
 
 from parallelkit._executors._dask import DaskEngine
 

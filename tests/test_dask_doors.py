@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from clusters import Cluster, wait_until
+from clusters import Cluster
+from patience import wait_until
 
 from parallelkit import iter_parallel, run_parallel
 

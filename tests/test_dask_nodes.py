@@ -11,8 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from clusters import opened, wait_until
+from clusters import opened
 from leaks import process_table
+from patience import wait_until
 
 from parallelkit import Retry, WorkerDied, iter_parallel, run_parallel
 from parallelkit._executors._cluster import _sizes as _dask_sizes

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import cloudpickle
 import pytest
-from clusters import wait_until
+from patience import wait_until
 
 from parallelkit._executors._cluster import _broker, _guard, _scatter
 from parallelkit._executors._cluster._broker import PREFIX, Broker, install

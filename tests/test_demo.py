@@ -6,7 +6,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from clusters import wait_until
+from patience import wait_until
 
 import parallelkit._demo
 from parallelkit._demo import run_demo

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import remote_tasks as far
+from patience import wait_until
 from port_driver import drive
 
 from parallelkit import ProcessExecutor, TaskTimeout, iter_parallel, run_parallel
@@ -65,10 +66,7 @@ def test_a_run_goes_on_without_a_worker_that_does_not_end(undying):
         (pid,) = undying
         assert [pid] != run_parallel(far.pid_of, [0], executor=executor).values()
         os.killpg(pid, signal.SIGKILL)
-        until = time.monotonic() + 10
-        while Path(f"/proc/{pid}").exists():
-            assert time.monotonic() < until, "it was not reaped"
-            time.sleep(0.001)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())  # it was reaped
         undying.clear()
 
 
@@ -137,10 +135,7 @@ def test_memory_that_a_worker_may_still_write_to_is_not_used(undying):
         assert [0] == [*drive(engine, lambda item: time.sleep(1000), [bytearray(1 << 20)], 0.1).failures]
         assert not engine._supervisor.blocks._free
         undying.end()
-        until = time.monotonic() + 10
-        while not engine._supervisor.blocks._free:
-            assert time.monotonic() < until, "the block is lost"
-            time.sleep(0.001)
+        wait_until(lambda: engine._supervisor.blocks._free)  # the block is not lost
     finally:
         engine.close()
 

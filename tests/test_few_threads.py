@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from patience import wait_until
 
 from parallelkit import RateLimit, TaskCancelled, TaskTimeout, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._executors._contract import Job
@@ -83,9 +84,7 @@ def test_an_executor_whose_threads_have_retired_recovers(system, monkeypatch):
     monkeypatch.setattr(_worker, "IDLE", 0.01)
     with ThreadExecutor(1) as executor:
         assert 1 == executor.submit(abs, -1).result(30)
-        until = time.monotonic() + 30
-        while executor._pool.workers and time.monotonic() < until:
-            time.sleep(0.001)
+        wait_until(lambda: not executor._pool.workers)
         system.lacks = True
         for _ in range(2):
             with pytest.raises(RuntimeError, match="can't start new thread"):

@@ -16,6 +16,7 @@ import pytest
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.parallel import FallbackToBackend
 from joblib_calls import PATIENCE, is_gone, parallel, pids
+from patience import wait_until
 from remote_tasks import meet
 
 from parallelkit import WorkerDied
@@ -98,9 +99,7 @@ def hang(folder):
 
 def see_hanging(folder):
     """Wait until another call hangs."""
-    end = time.monotonic() + PATIENCE
-    while not os.listdir(folder) and time.monotonic() < end:
-        time.sleep(0.001)
+    wait_until(lambda: os.listdir(folder))
 
 
 def fail_beside(folder):

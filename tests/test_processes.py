@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 import remote_tasks as far
-from patience import given_time
+from patience import given_time, wait_until
 from port_driver import Seen, drive, drive_port, drive_rest, fifo, opened, wait
 
 from parallelkit import ProcessExecutor, Retry, RunInterrupted, Task, run_parallel
@@ -55,14 +55,6 @@ def is_alive(pid):
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def wait_until(condition, patience=10.0):
-    """Poll for a condition that another process brings about without telling us."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 # What comes back

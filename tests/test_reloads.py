@@ -4,12 +4,12 @@ import importlib
 import os
 import sys
 import threading
-import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import remote_tasks as far
+from patience import wait_until
 
 from parallelkit import ProcessExecutor, iter_parallel, run_parallel
 from parallelkit._executors._process import _reloads
@@ -96,10 +96,7 @@ def test_a_spare_has_no_older_version(edited):
         assert run_parallel(os._exit, [3], executor=executor).failures
         assert [1] == run_parallel(module.version, [10], executor=executor).values()
         spare = executor._pool._supervisor.pool.spare
-        until = time.monotonic() + PATIENCE
-        while not spare.ready or spare.wire.loading:
-            assert time.monotonic() < until
-            time.sleep(0.01)
+        wait_until(lambda: spare.ready and not spare.wire.loading)
         edit(22)
         assert [22] == run_parallel(module.version, [0], executor=executor).values()
 

@@ -13,7 +13,7 @@ from itertools import count
 
 import pytest
 import remote_tasks as far
-from patience import given_time
+from patience import PATIENCE, given_time
 
 from parallelkit import (
     InputError,
@@ -32,7 +32,6 @@ from parallelkit import (
 from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._runs import _plan
 
-PATIENCE = 30.0
 in_threads_and_inline = pytest.mark.parametrize("executor", ["threads", "inline"])
 everywhere = pytest.mark.parametrize("executor", ["threads", "inline", "processes"])
 

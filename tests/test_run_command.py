@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from weakref import WeakSet
 
 import pytest
+from patience import wait_until
 
 from parallelkit import Results, Retry, iter_parallel, run_parallel
 from parallelkit._cli import main
@@ -409,13 +410,6 @@ def is_recorded(journal):
     """Whether the journal has an outcome."""
     with closing(sqlite3.connect(journal)) as connection:
         return connection.execute("SELECT count(*) FROM outcomes").fetchone() > (0,)
-
-
-def wait_until(look):
-    deadline = time.monotonic() + PATIENCE
-    while not look():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @everywhere

@@ -13,7 +13,7 @@ from operator import attrgetter
 
 import pytest
 from late_threads import LateThreads
-from patience import given_time
+from patience import PATIENCE, given_time
 
 from parallelkit import (
     ConcurrencyLimit,
@@ -39,7 +39,6 @@ from parallelkit._runs._queues import OutcomeQueue, QueuedSource
 from parallelkit._runs._stream import _close_all
 from parallelkit.testing import inline_runs
 
-PATIENCE = 30.0
 in_both = pytest.mark.parametrize("executor", ["threads", "inline"])
 
 

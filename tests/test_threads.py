@@ -20,6 +20,7 @@ from math import inf
 from types import SimpleNamespace
 
 import pytest
+from patience import PATIENCE, wait_until
 
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
 from parallelkit._executors import _choice
@@ -37,8 +38,6 @@ from parallelkit._executors._thread._worker import IDLE, ThreadWorker
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._executors._width import outer_width
 from parallelkit.testing import FakeClock
-
-PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -74,14 +73,6 @@ def run_all(engine, fn, items, timeout=None):
         return take(port, len(items))
     finally:
         port.close()
-
-
-def wait_until(holds):
-    """Poll for something that is about to happen and that no thread signals."""
-    until = time.monotonic() + PATIENCE
-    while not holds() and time.monotonic() < until:
-        time.sleep(0.001)
-    assert holds()
 
 
 class Hold:
@@ -371,10 +362,7 @@ def test_what_has_ended_holds_no_slot_before_its_run_looks(engine):
     """An ended attempt frees its slot for other runs, even before its own run, such as a stream with a slow consumer, takes it."""
     other, port = engine.open(Job(abs)), engine.open(Job(abs, exact=True))
     other.start(tickets(1, 2))
-    until = time.monotonic() + PATIENCE
-    while port.room() < 2:
-        assert time.monotonic() < until
-        time.sleep(0.001)
+    wait_until(lambda: port.room() == 2)
 
 
 # A run that owns its threads
@@ -617,10 +605,7 @@ def test_a_thread_that_ends_while_it_is_given_up_is_not_counted_as_abandoned_for
 
     def end():
         hold.go.set()
-        until = time.monotonic() + PATIENCE
-        while worker.current is not None and worker.thread.is_alive():
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        wait_until(lambda: worker.current is None or not worker.thread.is_alive())
 
     engine._lock = LateLock(engine._lock, end)
     assert {0: "x"} == take(port, 1)

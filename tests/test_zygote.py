@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 import remote_tasks as far
+from patience import wait_until
 from port_driver import Seen, drive, opened, wait
-from test_processes import is_alive, wait_until
+from test_processes import is_alive
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._process import _prestart, _spawn, _starter, _zygote
