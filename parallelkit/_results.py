@@ -147,7 +147,7 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     @property
     def attempts(self) -> list[Attempt[K]]:
-        """Every attempt, in order of start; in the error of a stream or fold, which keeps no log, the last of each task."""
+        """Every attempt, in order of start; in the ``results`` of a stream's or fold's error, only the last of each task."""
         return self._ledger.attempts()
 
     @property
