@@ -1449,6 +1449,15 @@ def test_fault_of_ours_ends_the_run(engine, monkeypatch):
         assert "a bug" in repr(port.failure.__cause__)
 
 
+def test_what_cannot_be_packed_for_a_new_worker_leaves_no_process(engine, monkeypatch):
+    """A worker that could not be told what it must know would belong to nobody, and outlive its engine."""
+    monkeypatch.setattr(sys, "argv", [threading.Lock()])
+    with opened(engine, far.nothing) as port:
+        port.start([(0, 1, 0, None)])
+        assert [] == port.wait(time.monotonic() + 30)
+        assert "cannot pickle '_thread.lock' object" in str(port.failure.__cause__)
+
+
 # Garbage
 
 

@@ -15,7 +15,7 @@ from parallelkit._executors._process._killing import ask
 from parallelkit._executors._process._lane import Batch, Lane, Record, Span, Why
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._reserve import Reserve
-from parallelkit._executors._process._spawn import Spawned, setup_frame
+from parallelkit._executors._process._spawn import Spawned
 from parallelkit._executors._process._taught import Taught
 from parallelkit._executors._process._validation import word_of
 from parallelkit._executors._process._wire import Wire
@@ -37,7 +37,7 @@ class Worker(Holding, Killable):
     """Holds the attempts of at most one lane at a time, so that killing it affects one run only."""
 
     def __init__(
-        self, born: Spawned, width: int, initializer: bytes | File | None, reserve: Reserve, now: float
+        self, born: Spawned, setup: bytes, initializer: bytes | File | None, reserve: Reserve, now: float
     ) -> None:
         pid, pidfd, socket, ring, lifeline = born
         Holding.__init__(self)
@@ -58,7 +58,7 @@ class Worker(Holding, Killable):
         self._given = 0  # how many attempts it had been sent when it was held
         self._stopped_at: int | None = None
         self._latest_lane: Lane | None = None
-        self.wire.send(setup_frame(width, initializer is not None))
+        self.wire.send(setup)
         if initializer is not None:
             self.wire.send_payload(_channel.INITIALIZER, b"", initializer)
 

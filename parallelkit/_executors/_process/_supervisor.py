@@ -18,6 +18,7 @@ from parallelkit._executors._process._lane import Broken, Lane
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
+from parallelkit._executors._process._spawn import setup_frame
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._wire import LAST_READS, READS
 from parallelkit._executors._process._worker_pool import WorkerPool
@@ -188,6 +189,7 @@ class Supervisor(Actor):
         return self._starter.startable(wanted, len(self.pool.workers), self.pool.wants_spare)
 
     def _spawn(self, now: float) -> Worker | None:
+        setup = setup_frame(self.max_workers, self._initializer is not None)  # what may raise comes first
         try:
             born = self._starter.spawn()
         except OSError as error:
@@ -196,7 +198,7 @@ class Supervisor(Actor):
                 for lane in [lane for lane in tuple(self.pool.lanes) if lane.queue]:
                     lane.fail(broken)  # but not the engine: a later run may have better luck
             return None
-        worker = Worker(born, self.max_workers, self._initializer, self._reserve, now)
+        worker = Worker(born, setup, self._initializer, self._reserve, now)
         self._poller.add(worker)
         return worker
 
