@@ -27,11 +27,10 @@ from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
 from parallelkit._executors._process import _reserve
-from parallelkit._executors._process._actor import WakeUp
+from parallelkit._executors._process._actor import Actor, WakeUp
 from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._holding import LOOK, Holding
 from parallelkit._executors._process._lane import Batch, Lane, Why
-from parallelkit._executors._process._questions import Questions
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._supervisor import Supervisor
@@ -1634,10 +1633,20 @@ def test_question_is_answered_though_the_thread_ends():
 
 def test_question_comes_at_the_last_moment():
     """If the supervisor has stopped answering questions, the asking thread answers itself."""
-    questions = Questions()
-    questions.end()
+    stopped, leave = threading.Event(), threading.Event()
 
-    assert 7 == questions.ask(lambda: 7, lambda: None)
+    class Leaving(Actor):
+        def _run(self):
+            self._end()
+            stopped.set()
+            leave.wait(10)
+
+    actor = Leaving("leaving")
+    actor.poke()
+    stopped.wait(10)
+    assert 7 == actor.ask(lambda: 7)
+    leave.set()
+    actor.join()
 
 
 # Which attempt is blamed when a worker has written garbage

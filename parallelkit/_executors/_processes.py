@@ -281,11 +281,12 @@ class ProcessPort(Port):
             return
         self._lane.closed = True
         self._engine._paces.note(self._lane.job, self._lane.pace)
+        drop = partial(self._supervisor.pool.drop, self._lane)
         victims: list[Worker] = []
-        if self._pending == 0:
-            self._supervisor.let_go(self._lane)
+        if self._pending > 0:
+            victims = self._supervisor.ask(drop)
         else:
-            victims = self._supervisor.ask(lambda: self._supervisor.pool.drop(self._lane))
+            self._supervisor.post(drop)  # no worker holds anything of this run: there is nothing to wait for
         self._withdrawn = True  # only now: if a signal handler raised above, the next call does it again
         deadline = monotonic() + PATIENCE
         for worker in victims:

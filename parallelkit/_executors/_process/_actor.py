@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
-from threading import RLock, Thread, current_thread
+from threading import Lock, RLock, Thread, current_thread
 from typing import TypeVar
-
-from parallelkit._executors._process._questions import Questions
 
 T = TypeVar("T")
 
@@ -42,20 +41,24 @@ class WakeUp:
 
 
 class Actor(ABC):
-    """The thread starts with the first ``poke``, and makes turns in ``_run`` until ``closing`` is set."""
+    """The thread starts with the first ``poke``, and makes turns in ``_run`` until ``closing`` is set.
+
+    Nobody waits for an answer in vain: once the thread has ended, the asking threads answer themselves.
+    """
 
     def __init__(self, name: str) -> None:
         self.closing = False
         self._poked = self._asleep = False
         self._wake_up = WakeUp()
-        self._questions = Questions()
+        self._requests: deque[Callable[[], object]] = deque()
+        self._ended = False
         self._name = name
         self._thread: Thread | None = None
         self._starting = RLock()  # reentrant: a finalizer may call ``poke`` while a thread is being made
 
     @abstractmethod
     def _run(self) -> None:
-        """Run in the thread. Before it sleeps it sets ``_asleep``, and then looks at ``_poked``."""
+        """Run in the thread. Before it sleeps it sets ``_asleep``, and then looks at ``_poked``. In the end it calls ``_end``."""
 
     def poke(self) -> None:
         """Have the thread make a turn."""
@@ -82,14 +85,44 @@ class Actor(ABC):
         """Have the thread answer within a turn; wait for the answer."""
         if self._is_here():
             return question()
-        return self._questions.ask(question, self.poke)
+        answer: list[T] = []
+        answered = Lock()
+        answered.acquire()
+
+        def reply() -> None:
+            try:
+                answer.append(question())
+            finally:
+                answered.release()
+
+        self.post(reply)
+        answered.acquire()
+        return answer[0]
 
     def post(self, request: Callable[[], object]) -> None:
         """Have the thread do this within a turn; do not wait for that."""
         if self._is_here():
             request()
-        else:
-            self._questions.post(request, self.poke)
+            return
+        self._requests.append(request)
+        self.poke()
+        # Read after the request was added: ``_end`` sets it first, and then does what is there.
+        if self._ended:
+            self._answer()
+
+    def _answer(self) -> None:
+        """Do all that is asked for."""
+        while self._requests:
+            try:
+                request = self._requests.popleft()
+            except IndexError:  # another thread took it
+                return
+            request()
+
+    def _end(self) -> None:
+        """Do the last of it: the thread is about to end."""
+        self._ended = True
+        self._answer()
 
     def _is_here(self) -> bool:
         """Whether the caller may do the thread's work: it is the thread, or there is none."""

@@ -14,7 +14,7 @@ from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of
 from parallelkit._executors._process._endings import close, settle
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._lane import Broken, Lane
+from parallelkit._executors._process._lane import Broken
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
@@ -51,10 +51,6 @@ class Supervisor(Actor):
         if self.pool.hungry:
             self.poke()
 
-    def let_go(self, lane: Lane) -> None:
-        """Have a closed lane withdrawn of which no worker holds anything; do not wait for that."""
-        self.post(lambda: self.pool.drop(lane))
-
     def stop(self) -> None:
         """Have all workers and the thread end; do not wait for that."""
         self.closing = self.blocks.closed = True
@@ -88,7 +84,7 @@ class Supervisor(Actor):
             try:
                 self._end_all()
             finally:
-                self._questions.end()
+                self._end()
 
     def _turn(self) -> None:
         dead, active = self._sort_out(self._sleep())
@@ -120,7 +116,7 @@ class Supervisor(Actor):
             self._bury(worker, now)
         if dead:
             self._tell(now)
-        self._questions.answer()
+        self._answer()
         self._starter.check(now)
         for worker in self.pool.everybody():
             if now >= worker.check_at:
