@@ -90,12 +90,8 @@ class Own:
 
 
 def as_call(task: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """A callable or ``Task`` as ``(fn, args, kwargs)``; TypeError for anything else."""
-    if isinstance(task, Task):
-        return task.fn, task.args, task.kwargs
-    if callable(task):
-        return task, (), {}
-    raise TypeError(f"tasks must be callables or Task objects, got {task!r}{hint_for(task)}")
+    """A callable or ``Task`` as ``(fn, args, kwargs)``."""
+    return (task.fn, task.args, task.kwargs) if isinstance(task, Task) else (task, (), {})
 
 
 def own_options(task: Any) -> Own | None:
@@ -119,10 +115,15 @@ def function_of(call: Any) -> Any:
 def check_tasks(tasks: Iterable[Any]) -> None:
     """Raise TypeError for the first that is neither a callable nor a ``Task``."""
     for position, task in enumerate(tasks):
-        if not isinstance(task, Task) and not callable(task):
-            raise TypeError(
-                f"tasks must be callables or Task objects, got {task!r} at position {position}{hint_for(task)}"
-            )
+        check_task(task, position)
+
+
+def check_task(task: Any, position: int) -> None:
+    """Raise TypeError if it is neither a callable nor a ``Task``."""
+    if not isinstance(task, Task) and not callable(task):
+        raise TypeError(
+            f"tasks must be callables or Task objects, got {task!r} at position {position}{hint_for(task)}"
+        )
 
 
 def check_keys_agree(tasks: Mapping[Any, Any]) -> None:

@@ -306,7 +306,7 @@ def test_a_wrong_task_in_lazy_input_ends_it():
     intake = Intake(iter([square, 3, square]), Shape(tasks=True))
     assert [(square, (), {})] == read_all(intake)[0]
     assert str(intake.error).startswith(
-        "tasks must be callables or Task objects, got 3; in place of a call f(x)"
+        "tasks must be callables or Task objects, got 3 at position 1; in place of a call f(x)"
     )
     with pytest.raises(TypeError, match="got 3 at position 1"):
         Intake([square, 3], Shape(tasks=True))

@@ -31,7 +31,7 @@ class Portion:
     def add(self, shape: Shape, item: Any, key: Any, position: int) -> None:
         """Add the task that an item becomes; raises if anything is wrong with the item."""
         assert self.keys is not None, "shaped portions have keys"
-        call = shape.call_of(item)
+        call = shape.call_of(item, position)
         own = own_options(item) if shape.tasks else None
         if self.traits is not None:
             self.traits.append(shape.trait_of(item, position))

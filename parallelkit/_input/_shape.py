@@ -10,7 +10,7 @@ from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._tasks import Task, as_call, call_star
+from parallelkit._tasks import Task, as_call, call_star, check_task
 
 TASKS_AMONG_ITEMS = (
     "items must not be Task objects, which have functions of their own; pass them alone, as tasks"
@@ -77,9 +77,10 @@ class Shape(NamedTuple):
             self.check_key(key, position)
         return key
 
-    def call_of(self, item: Any) -> Any:
-        """What the executor gets for an item."""
+    def call_of(self, item: Any, position: int) -> Any:
+        """What the executor gets for an item; raises if it is no task that would run."""
         if self.tasks:
+            check_task(item, position)
             call = as_call(item)
             check_function("tasks", call[0], self.executor)
             return call
