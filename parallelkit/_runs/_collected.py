@@ -73,12 +73,11 @@ class Collected:
     def _loop(self, engine: Engine, port: Port) -> Loop:
         plan, interrupt = self._plan, self._interrupt
         interrupt.wake = port.wake
-        enter = partial(plan.enter, self.ledger)
-        source = DirectSource(plan.intake, plan.window(engine, direct=True), interrupt, enter)
-        loop = plan.loop(self.ledger, self._key, port, source)
+        window, enter = plan.window(engine, direct=True), partial(plan.enter, self.ledger)
+        source = DirectSource(plan.intake, window, interrupt, enter)
+        loop = plan.loop(self.ledger, self._key, port, source, interrupt)
         if plan.intake.flows and port.flows and not loop.recalls:
             loop.flowing = source
-        plan.let_grow(loop, self.ledger, enter)
         return loop
 
     def _drive(self, loop: Loop) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from parallelkit._book import Book
 from parallelkit._checkpoint import Unrecorded
 from parallelkit._errors import InputError
 from parallelkit._executors._choice import open_engine
@@ -18,7 +18,7 @@ from parallelkit._input._intake import Intake
 from parallelkit._input._keys import check_keys
 from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recall, memory_recall
-from parallelkit._input._source import AHEAD_OF_LIST, WINDOW, DirectSource, Source, Window
+from parallelkit._input._source import AHEAD_OF_LIST, WINDOW, Source, Window
 from parallelkit._interrupt import Guard, Interrupt
 from parallelkit._ledger import Facts, Ledger, numbered
 from parallelkit._loop import Loop
@@ -143,10 +143,16 @@ class Plan:
             tentative=shape.tentative,
         )
 
-    def loop(self, book: Book, key: Callable[[int], Any], port: Port, source: Source) -> Loop:
+    def loop(
+        self,
+        book: Ledger | OutcomeQueue,
+        key: Callable[[int], Any],
+        port: Port,
+        source: Source,
+        interrupt: Interrupt,
+    ) -> Loop:
         """The loop that drives the run, with its scheduler."""
         options, now = self.options, self.world.now()
-        interrupt = source.interrupt if isinstance(source, DirectSource) else Interrupt()
         call_user = InterruptibleCall(interrupt)
         gated = Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None
         if gated is not None:
@@ -177,6 +183,10 @@ class Plan:
             loop.observer = Observer(options.on_event, key, now, port.fate)
         loop.recalls = (*self.recalls, *self.cache, *self.journal.recalls)
         self.journal.stop_by(loop.ask_to_stop)
+        if options.then is not None:
+            book.keep_settled()
+            enter = partial(self.enter, book)
+            loop.grow = self.growth = Growth(options.then, self.intake, loop, book.take_settled, enter)
         return loop
 
     def _total(self) -> int | None:
@@ -195,13 +205,6 @@ class Plan:
         if direct and self.intake.at_hand and not careful:
             least = max(least, getattr(engine, "ahead_of_list", AHEAD_OF_LIST))
         return Window(least, self.options.buffersize or whole)
-
-    def let_grow(self, loop: Loop, book: Ledger | OutcomeQueue, enter: Callable[[Portion], None]) -> None:
-        """Have the loop call ``then``, if there is one."""
-        if self.options.then is not None:
-            book.keep_settled()
-            self.growth = Growth(self.options.then, self.intake, loop, book.take_settled, enter)
-            loop.grow = self.growth
 
 
 def label(key: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from parallelkit import _collector
 from parallelkit._executors._contract import Engine
 from parallelkit._input._portion import Portion
+from parallelkit._input._source import Source
 from parallelkit._interrupt import Interrupt, hold_interrupt
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._loop import Loop
@@ -107,17 +108,17 @@ class Streamed:
             port = engine.open(plan.job(queue.key, whole=self._lenient, guard=guard))
             opened.callback(port.close)
         inline = plan.options.executor == "inline"
-        handed, window = QueuedSource(self._enter), plan.window(engine, direct=inline)
-        self._loop = loop = plan.loop(queue, queue.key, port, handed)
+        handed, window, interrupt = QueuedSource(self._enter), plan.window(engine, direct=inline), Interrupt()
+        source: Source = handed
+        if inline:
+            source = HeldSource(plan.intake, window, interrupt, self._enter, queue=queue)
+        self._loop = loop = plan.loop(queue, queue.key, port, source, interrupt)
         opened.callback(self._let_go, loop)
         opened.callback(loop.bar.close)
         opened.callback(loop.show)
         opened.callback(port.close)  # closed before the bar is last drawn
-        plan.let_grow(loop, queue, self._enter)
         stream = Stream(loop, handed, queue, plan.intake, window)
         opened.callback(stream.close, "the stream was closed", unseen=True)
-        if inline:
-            loop.source = HeldSource(plan.intake, window, Interrupt(), self._enter, queue=queue)
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:
