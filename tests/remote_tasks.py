@@ -371,6 +371,24 @@ def log_in_child(_):
     return ring.head[_channel.SENT] - before
 
 
+def log_in_child_amid_a_send(_):
+    """Fork as if another thread had something on its way to the parent; return the child's status."""
+    import gc
+    import logging
+
+    from parallelkit._worker._outbox import Outbox
+
+    (outbox,) = [found for found in gc.get_objects() if isinstance(found, Outbox)]
+    with outbox._lock:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                logging.getLogger("child").error("logged by a child")
+            finally:
+                os._exit(0)
+    return os.waitpid(pid, 0)[1]
+
+
 def without_model(place):
     raise LookupError(f"no model at {place}")
 

@@ -1529,6 +1529,12 @@ def test_what_forked_children_log_arrives_and_is_not_counted(engine, caplog):
     assert 2 == caplog.messages.count("logged by a child")
 
 
+def test_what_a_child_logs_arrives_whatever_threads_were_doing_as_it_was_forked(engine, caplog):
+    """A thread that holds the lock of the socket does not exist in a child that another thread forks: there it is never released."""
+    assert {0: 0} == drive(engine, far.log_in_child_amid_a_send, [1]).values
+    assert ["logged by a child"] == caplog.messages
+
+
 def test_a_log_record_is_of_the_attempt_that_wrote_it():
     """That may be in a batch behind another of which nothing is drained yet; if it has ended, none is told."""
     worker, lane = Holding(), Lane(1, b"", False)

@@ -29,9 +29,13 @@ class Outbox:
     def __init__(self, socket: Socket, ring: _channel.Ring) -> None:
         self._socket = socket
         self._ring = ring
+        self._pid = os.getpid()
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget what other threads are sending: called in a child that a task has forked, which has only the thread that forked."""
         self._lock = allocate_lock()
         self._posted: deque[bytes] = deque()
-        self._pid = os.getpid()
 
     def is_of_child(self) -> bool:
         """Whether this is a process that a task has forked. It must not count what it sends: the count is its parent's."""
