@@ -14,8 +14,6 @@ from parallelkit._lost import Lost, cancelled
 class Book(Protocol):
     """Where outcomes are written: a ``Ledger``, or the queue of a stream."""
 
-    stopped: str | None
-
     def succeed(self, block: Columns) -> None:
         """Settle successes, a block at a time."""
 
@@ -28,13 +26,11 @@ class Book(Protocol):
     def try_again(self, index: int, lost: Lost) -> None:
         """Note an attempt that failed and will be followed by another."""
 
-    def cancel(
-        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
-    ) -> None:
-        """Settle as cancelled what the stop of the run left undone.
+    def stop(self, reason: str, cause: BaseException | None) -> None:
+        """Note, before anything is cancelled, why the run was stopped; ``cause``: the error behind that, if any."""
 
-        ``last``: the last attempts of those that had begun. ``cause``: the error that stopped the run, if any.
-        """
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
+        """Settle as cancelled what the stop of the run left undone; ``last``: the last attempts of what had begun."""
 
 
 class Failed(NamedTuple):

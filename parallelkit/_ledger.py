@@ -168,12 +168,12 @@ class Ledger:
         """The attempts that failed and were not the last, with their tasks."""
         return [(index, lost) for index, lost in self.log if self.failed.get(index) is not lost]
 
-    def cancel(
-        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
-    ) -> None:
+    def stop(self, reason: str, cause: BaseException | None) -> None:
+        """Note why the run was stopped, and the error behind that, if any."""
+        self.stopped, self.stopped_by = reason, cause
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
         """Settle tasks that the stop of the run left undone; ``last`` has earlier attempts of theirs."""
-        if self.stopped_by is None:  # an ``or`` would call the error's own __bool__, if it has one
-            self.stopped_by = cause
         for index in indices:
             self.values[index] = CANCELLED
             self.cancelled[index] = last.get(index)

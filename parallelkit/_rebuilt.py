@@ -35,5 +35,6 @@ def add(ledger: Ledger, outcome: Outcome[Any, Any], kept: Callable[[Lost], Lost]
         return
     lost.error, lost.text = outcome.error.__cause__, outcome.traceback.rpartition(BECAUSE)[0]
     lost = kept(lost)
-    begun = {index: lost} if outcome.attempts else {}
-    ledger.cancel((index,), begun, None if begun else lost.error)
+    if not outcome.attempts and ledger.stopped_by is None:
+        ledger.stopped_by = lost.error
+    ledger.cancel((index,), {index: lost} if outcome.attempts else {})

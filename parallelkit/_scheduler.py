@@ -282,14 +282,15 @@ class Scheduler:
 
         ``running``: the attempts that had begun. ``stacks``: where they were in their code, by index.
         """
-        self.stopped = self._book.stopped = reason
+        self.stopped = reason
+        self._book.stop(reason, cause)
         last = {index: lost for index, lost in self._tries.last.items() if lost.number}
         running = [attempt for attempt in running if attempt[0] in self._items]
         for index, started, worker in running:
             last[index] = cut_off(started, now, worker, last.get(index), (stacks or {}).get(index))
         if self.news is not None:
             self.news += news_of_cancelled(reason, last, {index for index, _, _ in running}, now)
-        self._book.cancel(list(self._items), last, cause)
+        self._book.cancel(list(self._items), last)
         self._items.clear()
         self._made.clear()
         self.delayed.clear()

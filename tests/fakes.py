@@ -322,11 +322,9 @@ class StrictLedger(Ledger):
         self.check_open((index,))
         super().fail(index, lost)
 
-    def cancel(
-        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
-    ) -> None:
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
         self.check_open(indices)
-        super().cancel(indices, last, cause)
+        super().cancel(indices, last)
 
     def check_open(self, indices: Sequence[int]) -> None:
         """Assert that none of these is settled."""

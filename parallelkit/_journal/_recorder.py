@@ -178,14 +178,6 @@ class Recorder:
 
     # As a ``Book``.
 
-    @property
-    def stopped(self) -> str | None:
-        return self._book.stopped
-
-    @stopped.setter
-    def stopped(self, reason: str | None) -> None:
-        self._book.stopped = reason
-
     def succeed(self, block: Columns) -> None:
         # Pickle now: later, the caller may have changed a value.
         tasks = [
@@ -215,11 +207,12 @@ class Recorder:
     def try_again(self, index: int, lost: Lost) -> None:
         self._book.try_again(index, lost)
 
-    def cancel(
-        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
-    ) -> None:
+    def stop(self, reason: str, cause: BaseException | None) -> None:
+        self._book.stop(reason, cause)
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
         """Cancel tasks without recording them: they are to be run when the run is resumed."""
-        self._book.cancel(indices, last, cause)
+        self._book.cancel(indices, last)
 
 
 def stop_nobody(reason: str) -> None:

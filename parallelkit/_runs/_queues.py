@@ -24,7 +24,7 @@ class OutcomeQueue:
     def __init__(self, in_order: bool, raising: bool) -> None:
         self.ready: deque[Outcome[Any, Any]] = deque()
         self.gate = Gate()
-        self.stopped: str | None = None
+        self._stopped: str | None = None
         self._stopped_by: BaseException | None = None
         self.began = 0.0  # set as the run begins
         self._in_order = in_order
@@ -108,13 +108,12 @@ class OutcomeQueue:
     def try_again(self, index: int, lost: Lost) -> None:
         """Do nothing: a stream keeps no log of attempts."""
 
-    def cancel(
-        self, indices: Sequence[int], last: dict[int, Lost], cause: BaseException | None = None
-    ) -> None:
-        if self._stopped_by is None:
-            self._stopped_by = cause
+    def stop(self, reason: str, cause: BaseException | None) -> None:
+        self._stopped, self._stopped_by = reason, cause
+
+    def cancel(self, indices: Sequence[int], last: dict[int, Lost]) -> None:
         for index in indices:
-            self._lose(index, cancelled(self.stopped, last.get(index), self._stopped_by))
+            self._lose(index, cancelled(self._stopped, last.get(index), self._stopped_by))
 
     def _put(self, outcome: Outcome[Any, Any]) -> None:
         if self._settled is not None:
