@@ -210,7 +210,7 @@ class Stand(Worker):
     """The parent's side of a worker that consists only of a socket and a ring in this process; ``kill`` kills nothing."""
 
     def __init__(self, born, reserve):
-        super().__init__(born, 1, None, reserve, time.monotonic())
+        super().__init__(born, b"", None, reserve, time.monotonic())
         self.ready = True
         self.wire.ring.head[_channel.PHASE] = _channel.WAITING
 
