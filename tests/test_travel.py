@@ -1258,6 +1258,23 @@ class Retried(Exception):
         return f"Retried[{self.last}]"
 
 
+class Locked(Exception):
+    """An error that is made anew with a lock of its own."""
+
+    def __init__(self, code):
+        super().__init__(f"code {code}")
+        self.code, self.lock = code, threading.Lock()
+
+    def __reduce_ex__(self, protocol):
+        return Locked, (self.code,)
+
+
+def test_error_that_says_how_it_is_made_is_made_so(engine):
+    """An error with a ``__reduce_ex__`` of its own arrives as that has it, as by plain pickle."""
+    error = error_of(engine, lambda: Locked(5)).error
+    assert (5, False) == (error.code, error.lock.locked())
+
+
 def test_error_keeps_its_text_without_what_cannot_be_pickled(engine):
     """If the text of an error needs an attribute that cannot be pickled, a text stands in for that."""
     error = error_of(engine, lambda: Retried(threading.Lock())).error

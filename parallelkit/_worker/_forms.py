@@ -36,10 +36,10 @@ CHAIN = ("__cause__", "__context__", "__suppress_context__")
 def form_of(error: BaseException) -> Form:
     """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work.
 
-    By the account of their own ``__reduce__``, some errors come without what they tell of; and so do some without what
-    cannot be pickled. So a form of these that gives the same text, too, is preferred.
+    By their own ``__reduce__``, or without what cannot be pickled, some errors lose what they tell of. So among these forms
+    one that gives the same text is preferred.
     """
-    must_tell = isinstance(type(error).__reduce__, FunctionType)
+    must_tell = _tells_how(type(error))
     works: Form | None = None
     for way in (_own_form, _bare_form, _thinned_form, _told_form):
         must_tell = must_tell or way is _thinned_form
@@ -65,10 +65,15 @@ def _is_group(error: BaseException) -> bool:
     return issubclass(type(error), BaseExceptionGroup)
 
 
+def _tells_how(cls: type) -> bool:
+    """Whether the class says itself how its errors are made."""
+    return isinstance(cls.__reduce__, FunctionType) or isinstance(cls.__reduce_ex__, FunctionType)
+
+
 def _own_form(error: BaseException) -> Form:
-    """As its class says; the bare form if the class has its own ``__init__`` only, which would get the wrong arguments, or slots."""
+    """As its class says. If that leaves it to Python, which forgets slots and calls ``__init__`` with the wrong arguments: the bare form."""
     cls = type(error)
-    if not isinstance(cls.__reduce__, FunctionType) and (
+    if not _tells_how(cls) and (
         isinstance(cls.__init__, FunctionType) or any("__slots__" in vars(base) for base in cls.__mro__)
     ):
         return _bare_form(error)
