@@ -16,7 +16,7 @@ KEPT, DEEPEST = 256, 100
 """How many tracebacks are kept as text, and how many frames each has, at most: those of deep recursions differ each time."""
 
 _known: dict[tuple[int, ...], tuple[StackSummary, list[CodeType]]] = {}
-"""Tracebacks that were formatted, and the code that they lead through, so that no other gets its id; by ids and places in the code."""
+"""Formatted tracebacks, by the ids of the code that they lead through and the places there; with that code, lest another get its id."""
 
 
 def format_error(error: BaseException, frames: TracebackType | None) -> str:

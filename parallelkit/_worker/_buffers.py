@@ -53,7 +53,7 @@ def as_buffer(whole: bytes | bytearray | str, least: int = _channel.LARGE) -> ob
 
 
 def with_buffers(call: tuple[Any, ...], least: int) -> tuple[Any, ...]:
-    """A call with each large text among its arguments wrapped so, and one that comes twice once; a ``bytearray`` may change, and is left."""
+    """The call with its large ``bytes`` and texts wrapped so, one that comes twice only once. A ``bytearray`` is left: it may change."""
     module, fn, args, kwargs = call
     for one in (*args, *kwargs.values()) if kwargs else args:
         if type(one) in _LASTING and len(one) >= least:
@@ -68,7 +68,7 @@ def with_buffers(call: tuple[Any, ...], least: int) -> tuple[Any, ...]:
 
 
 class _Copied:
-    """Travels as a buffer, of which the other end makes a copy, because ``bytes`` and ``str`` must own their memory."""
+    """Travels as a buffer. The other end makes a copy of it, because ``bytes`` and ``str`` must own their memory."""
 
     def __init__(self, whole: Any) -> None:
         self.whole = whole
@@ -223,9 +223,9 @@ class InBlocks:
     def parts(
         self, number: int, spans: list[Span], blob: bytes
     ) -> tuple[bytes, list[memoryview[int] | bytearray]]:
-        """The pickle of an item, which lies behind its buffers in the block if ``blob`` is empty, and the buffers.
+        """The pickle of an item, and its buffers. If ``blob`` is empty, the pickle lies in the block, too, behind them.
 
-        Copies of those for which it is not worth a block if they are kept.
+        Smaller buffers are copied, lest a task that keeps one take the block.
         """
         views = buffers_in(self._blocks[number].mapping, spans)
         blob = blob or bytes(views.pop())

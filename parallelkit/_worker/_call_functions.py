@@ -79,10 +79,10 @@ def forget(lane: int) -> None:
 
 
 def cached_function(packed: bytes | int, scope: int = 0) -> Any:
-    """The function in these bytes, which are reversed (see ``Carried``); or the one that is defined under this number.
+    """The function in these bytes, which are reversed (see ``Carried``), or in those that are defined under this number.
 
-    ``scope``: of functions with equal bytes, those with another number here are others, with closures of their own.
-    They name the edition of each class of the script that they refer to (_classes.py), so they differ once one has changed.
+    ``scope``: functions of equal bytes are one function within a scope. In another they are another, with a closure of its own.
+    The bytes name the edition of each class of the script that they refer to (_classes.py), so they differ once one has changed.
     """
     return _cached(_functions, packed, scope)
 

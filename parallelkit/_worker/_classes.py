@@ -190,7 +190,7 @@ def _make_bare(kind: Any, name: str, bases: tuple[Any, ...], *rest: Any) -> type
 
 
 def make_enum(*spec: Any) -> type:
-    """The same for an enum, as ``_enums.parts`` tells of it."""
+    """The enum of this id that this process has, or a new one made of what ``_enums.parts`` gives."""
     return _find_or_make(_enums.make_enum, spec)
 
 
@@ -235,7 +235,7 @@ def fill_edition(cls: type, state: tuple[dict[str, Any], Edition]) -> type:
 def _fill(cls: type, attributes: dict[Any, Any], edition: Edition) -> None:
     had = _made()[cls]
     if had is None:
-        first = {name for at, name in attributes.items() if type(at) is int}
+        first = {name for at, name in attributes.items() if type(at) is int}  # see _ahead
         for name in first.intersection(vars(cls)):
             type.__delattr__(cls, name)  # and so it gets its place among the others
         attributes = {name: value for name, value in attributes.items() if type(name) is str}

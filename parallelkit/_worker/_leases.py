@@ -24,7 +24,7 @@ _private: set[int] = set()
 
 
 def note(mapping: mmap, block: object) -> None:
-    """Note a block that the other end fills; it is to be the only one that refers to the mapping while that is not used."""
+    """Note a block that the other end fills. While nothing in the mapping is used, only the block may refer to it."""
     key = id(mapping)
     _known[key] = ref(mapping, partial(_forget, key)), ref(block)
 

@@ -18,7 +18,7 @@ REBUILDING = "__setstate__", FIELDS, "__hash__", "__eq__"
 
 ARGUMENTS = "__getnewargs__", "__getnewargs_ex__", "__reduce__", "__reduce_ex__"
 MAKING = "__new__", "__init__", *ARGUMENTS
-"""What it calls as well, or names what that calls, if the class has one of ARGUMENTS, and so says how its objects are made."""
+"""What it calls, too, if the class says how its objects are made, by one of ARGUMENTS."""
 
 READING = (
     "__str__",
@@ -37,10 +37,10 @@ WRAPPERS = FunctionType, classmethod, staticmethod, CACHED
 
 
 def needed_by_objects(cls: type) -> tuple[list[str], list[str]]:
-    """The names of the attributes that objects are made and hashed by, and of more that these may call, be they inherited.
+    """The names of the attributes by which objects are made and hashed, and of others that these may call, inherited ones included.
 
-    Each is in the order in which to set them: what others name comes before them. The second comes after the first, because it
-    may lead to a dict whose keys are objects of the class.
+    In both lists, what an attribute names stands before it, as it must be set before. The second list is to be set after the first,
+    because it may lead to a dict whose keys are objects of the class.
     """
     bases = [vars(base) for base in cls.__mro__ if base.__module__ == cls.__module__]
 

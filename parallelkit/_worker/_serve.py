@@ -223,7 +223,7 @@ class _Worker:
         return call, items
 
     def _learn_block(self, body: bytes) -> tuple[int, list[tuple[int, int]], bytes]:
-        """A buffered item: the number of its block, which comes with its first use, the spans in it, the pickle if that is not there."""
+        """Of a buffered item: its block's number, the spans in the block, the pickle if that is not in it. A new block is added."""
         block, spans, blob = loads(memoryview(body)[BATCH_HEAD.size :])
         if (file := self._take_file()) is not None:
             self.blocks.add(block, file)

@@ -242,7 +242,7 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
 
 
 def _empty_local(*_: str) -> _local:
-    """A ``threading.local()``, which is empty, as in a new thread. By the names, _initial.py sees that one has been filled."""
+    """An empty ``threading.local()``, as a new thread finds it. Only _initial.py needs the names: to see that one has been filled."""
     return _local()
 
 
