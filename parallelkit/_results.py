@@ -8,7 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from parallelkit._errors import TaskFailures
-from parallelkit._input._keys import Keyed, no_such_key
+from parallelkit._keyed import Keyed, no_such_key
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, raised, tally
 from parallelkit._outcomes import Attempt, Failure, Outcome

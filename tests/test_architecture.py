@@ -109,7 +109,7 @@ _input/_source
 _input/_intake
 _input/_naming  _input/_portion
 _input/_shape
-_input/_prefetch  _input/_keys  _http/_urls
+_input/_prefetch  _input/_keys  _keyed  _http/_urls
 _tasks
 _limits
 _scheduling/_meters

@@ -31,7 +31,7 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
-from parallelkit._input._keys import no_such_key
+from parallelkit._keyed import no_such_key
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._lost import Lost
 

@@ -1,28 +1,15 @@
-"""Keys: checks that they can be sorted, or recorded for a later run; and mappings that show theirs."""
+"""Checks that keys can be sorted, or recorded for a later run."""
 
 from __future__ import annotations
 
-from collections.abc import KeysView, Mapping, Sequence
-from itertools import count, islice
-from reprlib import Repr
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
 
 from parallelkit._marks import UNSET
-from parallelkit._outcomes import shown
 from parallelkit._raised import describe_error, is_of_signal
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-NO_ARRAY = (
-    "this is a mapping, and an array of it would contain its keys; pass its .values(), or dict(...) of it"
-)
-
 LASTING = frozenset({str, int, float, bool, bytes, type(None)})
-
-_first = Repr()
-_first.maxlist = 20  # keys shown
-_first.maxstring = _first.maxother = 60
 
 
 def key_text(key: Any) -> str:
@@ -94,57 +81,3 @@ class Placed:
                 f"key must return values that can be compared, for order='key', got {self.key!r} and "
                 f"{other.key!r} at positions {self.position} and {other.position}{raised}"
             ) from None
-
-
-def no_such_key(key: Any, keys: Sequence[Any] | None) -> KeyError:
-    """The error for a key that no task has; ``keys`` is None if positions are the keys.
-
-    >>> no_such_key(0, ["ann", "bob"])
-    KeyError("0 (no task has this key; the first of 2 is 'ann'; values() is a list)")
-    """
-    if keys is None:
-        return KeyError(f"{shown(key)} (keys are positions from 0; values() is a list; key= sets others)")
-    known = f"the first of {len(keys)} is {shown(keys[0])}" if keys else "there are no tasks"
-    return KeyError(f"{shown(key)} (no task has this key; {known}; values() is a list)")
-
-
-class Keyed(Mapping[K, V]):
-    """A mapping whose ``keys()`` prints them, and that numpy does not take for an array of its keys."""
-
-    __slots__ = ()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        """For numpy: with ``dtype=object``, an array of this one object; otherwise TypeError, since numbers are meant."""
-        if getattr(dtype, "char", None) != "O":
-            raise TypeError(NO_ARRAY)
-        from numpy import empty
-
-        held = empty((), dtype)
-        held[()] = self
-        return held
-
-    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """For numpy: only ``==`` and ``!=`` with an array work, and no element equals a mapping; else TypeError."""
-        if ufunc.__name__ not in ("equal", "not_equal"):
-            raise TypeError(NO_ARRAY)
-        from numpy import asarray
-
-        held = (asarray(each, object) if isinstance(each, Keyed) else each for each in inputs)
-        return getattr(ufunc, method)(*held, **options)
-
-    def keys(self) -> KeysView[K]:
-        """The keys, in order, as a view like that of a dict."""
-        return Keys(self)
-
-
-class Keys(KeysView[K]):
-    """A view whose repr shows the first keys; that of the standard one shows the mapping, which shows no key.
-
-    >>> Keys({"a": 1, "b": 2})
-    KeysView(['a', 'b'])
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"KeysView({_first.repr(list(islice(self, _first.maxlist + 1)))})"
