@@ -59,12 +59,13 @@ def skip_if_no_threads(where: str) -> None:
 
 
 class Finished(NamedTuple):
-    """How a program ended: its exit code, what it printed, and how long it took."""
+    """How a program ended: its exit code, what it printed, how long it took, and when that was."""
 
     code: int
     out: str
     err: str
     seconds: float
+    ended_at: float
 
 
 class Program:
@@ -103,7 +104,8 @@ class Program:
             code = self.process.wait(limit)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"not ended within {limit} s\n{self.out}\n{self.err}") from None
-        return Finished(code, self.out, self.err, time.monotonic() - self.began)
+        ended_at = time.monotonic()
+        return Finished(code, self.out, self.err, ended_at - self.began, ended_at)
 
     def descendants(self) -> list[int]:
         """Every living process that descends from it, even if the processes in between have ended."""

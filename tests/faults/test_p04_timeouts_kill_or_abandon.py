@@ -72,17 +72,20 @@ def test_child_that_left_the_group_on_purpose_is_not(tmp_path, scale):
 
 
 def test_outcome_is_there_within_50_ms():
-    """The caller has the outcome within 50 ms of the limit, in at least three of at most forty kills (the machine may be busy)."""
+    """The caller has the outcome within 50 ms of the limit, in at least three of at most forty kills.
+
+    As the machine may be busy, what a call takes there and back just before, mostly a fraction of a ms, is allowed, too.
+    """
     with ProcessExecutor(1) as executor:
         late = []
         while sum(seconds <= 0.05 for seconds in late) < 3:
             assert len(late) < 40, sorted(late)
-            submitted = time.monotonic()
-            started = executor.submit(far.pid_of, 0)
-            started.result()
+            executor.submit(far.pid_of, 0).result()  # a worker is there
+            called = time.monotonic()
+            executor.submit(far.pid_of, 0).result()
+            began = time.monotonic()
             (outcome,) = iter_parallel(acts.nap, [acts.LONG], executor=executor, timeout=0.05)
-            ended = time.monotonic()
-            late.append(ended - submitted - outcome.started_at - 0.05)
+            late.append(time.monotonic() - began - outcome.started_at - 0.05 - (began - called))
             assert 0.05 <= outcome.duration
 
 
@@ -301,18 +304,25 @@ RARE = [
 
 @pytest.mark.parametrize("what", [*[what for what in EXITS if what not in RARE], *rarely(*RARE)])
 def test_interpreter_exits_in_time(what):
-    """The interpreter exits within 0.5 s, whatever still runs, and leaves nothing (best of four, because the machine may be busy)."""
+    """The interpreter exits within 0.5 s, whatever still runs, and leaves nothing.
+
+    This is the best of four, and what an exit takes where nothing runs is taken off, because the machine may be busy.
+    """
     if "exit handler" in what:
         skip_if_no_threads("in an exit handler")
     took = []
-    for _ in range(4):
-        finished = run_script(HUNG.format(EXITS[what]))
-        assert 0 == finished.code, finished.err
-        assert "" == finished.err
-        took.append(time.monotonic() - float(finished.out))
-        if took[-1] < 0.5:
-            break
+    while min(took, default=1.0) >= 0.5 and len(took) < 4:
+        took.append(exit_seconds(EXITS[what]))
+        if took[-1] >= 0.5:
+            took[-1] -= exit_seconds("")
     assert min(took) < 0.5
+
+
+def exit_seconds(code):
+    """How long an interpreter takes to exit after this code."""
+    finished = run_script(HUNG.format(code))
+    assert (0, "") == (finished.code, finished.err)
+    return finished.ended_at - float(finished.out)
 
 
 @given_time
