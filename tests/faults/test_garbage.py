@@ -291,6 +291,17 @@ def test_what_was_committed_before_the_worker_stopped_is_not_put_back():
         assert (3, 1) == (worker.pending, worker.held)
 
 
+def test_an_attempt_whose_result_makes_no_sense_has_begun():
+    """It ran, and may not run again unasked: not even if the times in the ring are as they should be."""
+    with three_given() as (worker, far):
+        far.commit(2, "a text")
+        far.ring.heap[:99] = bytes(99)
+        with pytest.raises(GarbageError):
+            worker.drain()
+        worker.condemn()
+        assert far.ring.starts[0] == worker.blamed_since(time.monotonic())
+
+
 def test_a_worker_that_loads_a_function_does_not_stand_still():
     """An import may take longer than a worker may do nothing."""
     with three_given() as (worker, far):

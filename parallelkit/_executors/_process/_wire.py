@@ -213,16 +213,23 @@ class Wire(Words):
         """Copy the results of these slots, and free their room in the heap; ``each``: check the times of every attempt."""
         ring, end = self.ring, slot + count
         kinds = bytes(ring.kinds[slot:end])
-        arrivals = self.arrivals
         started = array("d", ring.starts[slot:end].tobytes())
         ended = array("d", ring.ends[slot:end].tobytes())
         check_kinds(kinds)
         check_instants(started, ended, self.last_end, monotonic(), each)
+        if kinds.strip(b"\0"):
+            columns = self._take_things(slot, end, started, ended, kinds)
+        else:  # nothing but None
+            columns = Columns(started, ended, kinds, b"", b"", 0, [], b"")
+        # Only now: if a result makes no sense, the first of these attempts is the one that had begun and is not taken.
         self._last_slot, self._last_start, self.last_end = end - 1, started[-1], ended[-1]
-        if not kinds.strip(b"\0"):  # nothing but None
-            return Columns(started, ended, kinds, b"", b"", 0, [], b"")
+        return columns
+
+    def _take_things(
+        self, slot: int, end: int, started: array[float], ended: array[float], kinds: bytes
+    ) -> Columns:
+        ring, arrivals, heap_from = self.ring, self.arrivals, self._heap_tail
         words = ring.words[slot:end].tobytes()
-        heap_from = self._heap_tail
         last = max(map(kinds.rfind, _IN_HEAP))
         heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
         files = arrivals.take(kinds, ring.words[slot:end])
