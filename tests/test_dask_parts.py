@@ -607,7 +607,7 @@ def test_a_guard_begins_nothing_of_a_run_that_has_ended():
     (plugin,) = worker.plugins.values()
     asyncio.run(plugin.teardown(worker))
     running._thread.join(10)
-    assert (True, None) == (running._closed, guard._supervisor)
+    assert (True, None) == (running._lane.closed, guard._supervisor)
     assert guard._worker_run_of(order(3, run="a third")) is None
     assert guard is not guard_of(worker), "a closed one is not kept"
     asyncio.run(guard_of(worker).teardown(worker))
@@ -627,7 +627,7 @@ def test_a_guard_that_closes_ends_a_run_that_is_being_made(monkeypatch):
     monkeypatch.setattr(_guard, "WorkerRun", make)
     running = guard._worker_run_of(order(1))
     closing.join(10)
-    assert (True, {}, None) == (running._closed, guard._worker_runs, guard._supervisor)
+    assert (True, {}, None) == (running._lane.closed, guard._worker_runs, guard._supervisor)
     running._thread.join(10)
 
 
@@ -843,7 +843,7 @@ def test_what_ends_while_a_report_is_under_way_is_in_the_last_one():
     wait_until(lambda: worker_run._lane.events or not worker_run._owners)  # on a slow machine it told of both
     ending = Thread(target=lambda: told.append(guard._end("run")))
     ending.start()
-    wait_until(lambda: worker_run._closed)
+    wait_until(lambda: worker_run._lane.closed)
     go_on.set()
     for thread in (ending, runner):
         thread.join()

@@ -17,8 +17,8 @@ SETTLE = 0.01  # seconds between two looks at batches that wait behind others wh
 END_LIMIT = 1.5  # seconds that a worker has to end its part of a run
 POLL_LIMIT = 20.0  # seconds after which a client that waits for news is answered in any case
 
-WAITING, VOID, OVER = "waiting", "void", "over"
-"""Where a batch is: not claimed, never to be claimed, done. Else it is the address of the worker that claimed it."""
+WAITING, OVER = "waiting", "over"
+"""Where a batch is: to be claimed, or not any more. Else it is the address of the worker that claimed it."""
 
 News = tuple[Any, ...]
 
@@ -30,7 +30,7 @@ class Run:
         self.client = client
         self._width = width
         self._width_changed = False
-        self.batches: dict[str, str] = {}  # by key: WAITING, VOID, OVER or the worker's address
+        self.batches: dict[str, str] = {}  # by key: WAITING, OVER or the worker's address
         self.granted: dict[str, int] = {}  # of claimed batches: how many attempts may have begun
         self.guards: set[str] = set()  # workers that have claimed batches of it
         self.closing = False
@@ -179,12 +179,12 @@ class Broker:
         """Dask will not run this batch any more. A guard that has claimed it goes on all the same, and reports."""
         owner = run.batches.get(key, WAITING)
         if owner == WAITING:
-            run.batches[key] = VOID
+            run.batches[key] = OVER
             run.tell("returned", [key], *self._refusal(key))
-        elif owner not in (VOID, OVER) and finish == "erred" and owner in self.scheduler.workers:
+        elif finish == "erred" and owner in self.scheduler.workers:
             run.batches[key] = OVER  # its guard failed
             run.tell_lost(owner, [key])
-        if finish == "forgotten" and run.batches[key] in (VOID, OVER):
+        if finish == "forgotten" and run.batches[key] == OVER:
             del run.batches[key]
 
     def _refusal(self, key: str) -> tuple[str, list[str]]:
@@ -250,7 +250,7 @@ class Broker:
         stuck = self._stuck() if self.runs else {}
         free = sum(max(0, ws.nthreads - len(ws.processing)) for ws in self.scheduler.idle.values())
         for key in [key for key in stuck if key in self._seen][:free]:
-            stuck[key].batches[key] = VOID
+            stuck[key].batches[key] = OVER
             stuck[key].tell("returned", [key], "", [])
         self._seen = set(stuck)
         if stuck and free:

@@ -55,7 +55,6 @@ class WorkerRun:
         self._begun: set[int] = set()  # attempts that were reported as begun
         self._report = Report(host)
         self._over: list[str] = []
-        self._closed = False
         self._changed = False
         self._told_at = 0.0
         self._rest = 0.0  # seconds between two reports, unless a batch is over or needs a grant
@@ -85,7 +84,7 @@ class WorkerRun:
         self._changed = True
         self._supervisor.offer()
         self._lane.gate.open()
-        if self._closed:
+        if self._lane.closed:
             return
         pending.over.wait()
 
@@ -100,7 +99,7 @@ class WorkerRun:
 
     def _enter(self) -> None:
         """Have the worker processes take what is queued; in the supervisor's thread, as ``drop`` may come at the same time."""
-        if not self._closed:
+        if not self._lane.closed:
             self._supervisor.pool.lanes.append(self._lane)
 
     def _give_back(self, order: Order) -> None:
@@ -111,7 +110,7 @@ class WorkerRun:
 
     def _watch(self) -> None:
         try:
-            while not self._closed:
+            while not self._lane.closed:
                 self._turn()
         except Exception as error:  # no memory, say: the client must not wait for ever
             why = f"what has ended cannot be reported ({describe_error(error)})"
@@ -132,7 +131,7 @@ class WorkerRun:
 
     def _has_news(self) -> bool:
         broken = self._lane.broken is not None and self._report.broken is None
-        return bool(self._lane.events) or self._changed or broken or self._closed
+        return bool(self._lane.events) or self._changed or broken or self._lane.closed
 
     def _gather(self) -> bool:
         """Put what has come in into the report; return whether anything has."""
@@ -184,7 +183,7 @@ class WorkerRun:
         self._report.broken = report.broken
         self._told_at = monotonic()
         granted = self._tell(self._run, report.seal(), over, wanted)
-        if self._closed:
+        if self._lane.closed:
             return
         for key, upto in wanted.items():
             pending = self._pendings[key]
@@ -256,7 +255,7 @@ class WorkerRun:
 
     def drop(self) -> None:
         """Kill what runs, and release the threads of the dask worker."""
-        self._closed = self._lane.closed = True
+        self._lane.closed = True
         self._lane.gate.open()
         victims = self._supervisor.ask(lambda: self._supervisor.pool.drop(self._lane))
         for pending in list(self._pendings.values()):
