@@ -178,15 +178,11 @@ class Intake:
         began, keyed = self._clock(), self.keyed
         try:
             for item in self._items(most, began + PORTION):
-                key = UNSET
-                if keyed:
-                    try:
-                        key = self._key(item, self.read_so_far)
-                    except Exception as error:
-                        self._end_by(error)
-                        return
+                key = self._key(item, self.read_so_far) if keyed else UNSET
                 self.read_so_far += 1
                 yield key, item
+        except Exception as error:
+            self._end_by(error)
         finally:
             self.seconds += self._clock() - began
 

@@ -129,14 +129,10 @@ class Stream:
         if self._source.ended or self._over:
             return
         if not self._intake.exhausted:  # an error in ``then`` exhausts it, too
-            room = self._room()
-            if (
-                room <= 0
-                or not self._intake.ready
-                or (self._queue.ready and (self._slow or room < self._yielded_share()))
-            ):
+            can_wait = self._queue.ready and (self._slow or self._room() < self._yielded_share())
+            if can_wait or not self._may_read():
                 return
-            self._hand_over(room)
+            self._hand_over(self._room())
         self._source.ended = self._intake.exhausted
         self._loop.port.wake()
 
