@@ -180,11 +180,15 @@ class _Port(InlinePort):
 
     def __init__(self, job: Job, clock: FakeClock) -> None:
         super().__init__(job)
-        self.now = clock  # type: ignore[method-assign]  # calling the clock gives the instant
-        self.sleep = clock.advance  # type: ignore[method-assign]  # the same
         self._clock = clock
         self._fn = job.fn
         self._label = job.label
+
+    def now(self) -> float:
+        return self._clock()
+
+    def sleep(self, seconds: float) -> None:
+        self._clock.advance(seconds)
 
     def run(self, ticket: Ticket) -> Any:
         index, _, item, limit = ticket
@@ -269,5 +273,5 @@ def open_loop(clock: FakeClock) -> Any:
             await super().shutdown_default_executor(*timeout)
 
     loop = Loop(Jumping())
-    loop.time = clock  # type: ignore[method-assign]  # as in _Port
+    loop.time = clock  # type: ignore[method-assign]  # calling the clock gives the instant
     return loop
