@@ -15,7 +15,7 @@ from weakref import ref
 
 from parallelkit._worker import _channel
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._travel import Apart, by_value_pickler, dump, is_plain
+from parallelkit._worker._travel import Apart, dump, is_plain, pack_by_value
 
 MOST = 256  # arrays that are copied: each takes a descriptor, here and in each worker that maps it
 
@@ -37,8 +37,7 @@ class Packer:
         apart = Apart()
         blob = None if self._by_value else self._pack_by_reference(calls, apart)
         if blob is None:
-            apart.buffers.clear()
-            blob = dump(by_value_pickler(), calls, apart, self._editions)
+            blob = pack_by_value(calls, apart, self._editions)
         return blob, [self._part_of(raw) for raw in apart.take()]
 
     def _pack_by_reference(self, calls: Any, apart: Apart) -> bytes | None:

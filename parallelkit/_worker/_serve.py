@@ -183,8 +183,8 @@ class _Worker:
         """Load the function of a job, outside the time of any task: its module may take long to import."""
         self.ring.head[PHASE] = _channel.LOADING + number
         try:
-            file, own, self._own = self._take_file(), self._own, None
-            self.jobs[number] = load_job(body, file, own)
+            own, self._own = self._own, None
+            self.jobs[number] = load_job(body, self._take_file(), own)
         except BaseException as error:
             self.jobs[number] = unpack, raiser(error)
         self.surroundings.keep()
