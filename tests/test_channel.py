@@ -547,5 +547,6 @@ def test_an_error_that_finds_no_room_is_told_by_another(wire_and_far, ring, monk
     failed = passed_on(wire, ring, slots, Refusing())
     assert errno.EMFILE == failed.error.errno
     (note,) = failed.error.__notes__
-    assert note.startswith("there was no room for the error of the task: ValueError: xxx")
+    assert note.startswith("there was no room for the error of the task: returned a ")
+    assert "Refusing, which cannot be pickled (ValueError: xxx" in note
     assert len(note) < 1100

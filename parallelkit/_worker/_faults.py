@@ -71,20 +71,20 @@ def capture_unsendable(value: object, error: BaseException) -> bytes:
         why = why_unfit(value, error)
     except BaseException:  # an alarm that a task has set
         why = describe_error(error)
-    return dumps((UNSENDABLE, isinstance(error, PicklingError), why, kind, advice), 5)
+    told = f"returned a {kind}, which cannot be pickled ({why}); {advice}"
+    return dumps((UNSENDABLE, isinstance(error, PicklingError), told, "", ""), 5)
 
 
 def restore(blob: bytes, label: Callable[[], str]) -> tuple[BaseException, str, bool]:
     """The error, its traceback as text, and whether it is final: a retry cannot help."""
     what, packed, shown, kind, text = loads(blob)
     if what == UNSENDABLE:
-        message = f"{label()} returned a {kind}, which cannot be pickled ({shown}); {text}"
-        return unpicklable(message, by_pickle=packed), "", True
+        return unpicklable(f"{label()} {shown}", by_pickle=packed), "", True
     return _unpack_error(packed, shown, kind), text, False
 
 
 def shown_in(blob: bytes) -> str:
-    """The type and text of such an error."""
+    """What such an error says."""
     shown: str = loads(blob)[2]
     return shown
 
