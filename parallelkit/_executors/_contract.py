@@ -207,6 +207,9 @@ class Port:
         """Remove and return what has not begun, for a run that waits for these starts (see ``RateLog.ask``)."""
         return []
 
+    def hurry(self, index: int) -> None:
+        """Run this attempt next, for a task of the engine waits for it (see ``Lender``)."""
+
     def stacks(self) -> dict[int, str]:
         """Where the running attempts are in their code, by index."""
         return {}

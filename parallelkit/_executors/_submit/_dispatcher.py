@@ -30,7 +30,7 @@ from parallelkit._executors._submit._future import (
     tell,
 )
 from parallelkit._executors._submit._opening import Opening
-from parallelkit._executors._thread._lending import Lender, LendingPort, is_thread_of
+from parallelkit._executors._thread._lending import Lender, is_thread_of
 
 
 class Dispatcher:
@@ -251,7 +251,6 @@ class Dispatcher:
 
     def _hurry(self, port: Port, future: PoolFuture[Any]) -> None:
         """A task waits for this call: have it run next, in that task's slot."""
-        assert isinstance(port, LendingPort), "only an engine that lends makes futures that are urgent"
         if future.index in self._flying:
             try:
                 port.hurry(future.index)

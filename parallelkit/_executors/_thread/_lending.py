@@ -31,14 +31,6 @@ class Lender(Protocol):
         """Take back the slots that were lent for this future, or only that of the attempt with this claim."""
 
 
-@runtime_checkable
-class LendingPort(Protocol):
-    """A port of such an engine."""
-
-    def hurry(self, index: int) -> None:
-        """Run this attempt next, for a task of the engine waits for it."""
-
-
 class Enclosing(NamedTuple):
     """An attempt that encloses some code. ``claim`` is empty once it has ended or was abandoned."""
 
