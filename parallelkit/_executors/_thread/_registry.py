@@ -9,7 +9,6 @@ from heapq import heappop, heappush
 from itertools import count
 from threading import Thread, get_ident
 
-from parallelkit._executors._thread._stacks import cpu_seconds_of
 from parallelkit._executors._thread._worker import ThreadWorker
 
 
@@ -62,7 +61,7 @@ class Registry:
         if not hasattr(time, "pthread_getcpuclockid"):
             return None
         idents = [one.thread.ident for one in there if one.number is not None]
-        return self._cpu_seconds + sum(map(cpu_seconds_of, idents))
+        return self._cpu_seconds + sum(map(_cpu_seconds_of, idents))
 
     def join(self) -> None:
         """Wait until the threads that have left have ended, except for the calling one."""
@@ -70,3 +69,11 @@ class Registry:
         for thread in list(self._left):
             if thread.ident != own:
                 thread.join()
+
+
+def _cpu_seconds_of(ident: int | None) -> float:
+    """Processor time of a thread; 0 if it has not begun or is gone, as all others are in a forked process."""
+    try:
+        return 0.0 if ident is None else time.clock_gettime(time.pthread_getcpuclockid(ident))
+    except OSError:
+        return 0.0

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Iterator
 from functools import partial
 from types import CoroutineType, FrameType, GeneratorType
 from typing import Any
@@ -17,7 +15,7 @@ from parallelkit._raised import calls_tasks
 
 def stack_of(thread: threading.Thread, below: str | None = None) -> str:
     """The stack of a thread; from the task on, if the thread runs code of the file ``below``."""
-    frames = list(frames_of(thread))
+    frames = without_collector(partial(_frames_of, thread))
     ours = [number for number, (frame, _) in enumerate(frames) if frame.f_code.co_filename == below]
     if ours:
         del frames[: ours[0] + 1]
@@ -26,22 +24,18 @@ def stack_of(thread: threading.Thread, below: str | None = None) -> str:
     return "".join(traceback.StackSummary.extract(iter(frames)).format())
 
 
-def frames_of(thread: threading.Thread) -> Iterator[tuple[FrameType, int]]:
+def _frames_of(thread: threading.Thread) -> list[tuple[FrameType, int]]:
     """The frames of a thread, outermost first, each with its line. The thread may be running.
 
-    The garbage collector is off meanwhile: its finalizers would let the thread go on and leave frames that
+    The garbage collector must be off: its finalizers would let the thread go on and leave frames that
     we are following, which crashes Python 3.11.
     """
-    return reversed(without_collector(partial(_walk, thread)))
-
-
-def _walk(thread: threading.Thread) -> list[tuple[FrameType, int]]:
     frames = []
     frame = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
         frames.append((frame, frame.f_lineno))
         frame = frame.f_back
-    return frames
+    return frames[::-1]
 
 
 def await_stack(waiting: Any) -> str:
@@ -60,11 +54,3 @@ def await_stack(waiting: Any) -> str:
         if frame is not None:
             frames.append((frame, frame.f_lineno))
     return "".join(traceback.StackSummary.extract(iter(frames)).format())
-
-
-def cpu_seconds_of(ident: int | None) -> float:
-    """Processor time of a thread; 0 if it has not begun or is gone, as all others are in a forked process."""
-    try:
-        return 0.0 if ident is None else time.clock_gettime(time.pthread_getcpuclockid(ident))
-    except OSError:
-        return 0.0
