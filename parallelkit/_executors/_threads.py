@@ -119,7 +119,7 @@ class ThreadEngine:
             return worker.ticket
 
     def serves(self, port: ThreadPort) -> bool:
-        return port.has_work(self.slots.free if self.lending else None)
+        return port.has_work(self.slots.free)
 
     def cpu_seconds(self) -> float | None:
         with self._lock:  # a thread takes it before it ends, so every thread that is asked is alive
@@ -177,7 +177,7 @@ class ThreadEngine:
             if self.initializes:
                 self._starts.begin(worker)
                 for port in self.ports:
-                    port.look()  # a port enforces START_LIMIT, so it must wake in time
+                    port.wake()  # a port enforces START_LIMIT, so it must wake in time
             worker.thread.start()
         except BaseException as error:
             self._starts.end(worker)
@@ -234,7 +234,7 @@ class ThreadEngine:
             if self.slots.own() <= 0 and self.loss is None:
                 self.loss = loss_at(now, timeout)
                 for port in self.ports:
-                    port.look()
+                    port.wake()
         for borrower in self.slots.borrowers(claim):
             borrower.cut_off()
         self._supply_all()

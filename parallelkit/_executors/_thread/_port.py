@@ -97,7 +97,7 @@ class ThreadPort(TicketQueue, Port):
         self._done: deque[Row] = deque()
         self._lost: deque[Ended] = deque()
         self.gate = Gate()
-        self._woken = self._changed = self._closed = False
+        self._woken = self._closed = False
         self.late: list[Running] = []  # what ``close`` has cut off
         self._spent_before = engine.cpu_seconds()
         self._given = 0  # tickets handed over and not reported back
@@ -191,7 +191,6 @@ class ThreadPort(TicketQueue, Port):
 
     def wait(self, until: float | None) -> list[Block | Ended]:
         while True:
-            self._changed = False  # before looking at the engine, so that no later change is missed
             events = self._drain()
             now = monotonic()
             if self._lookout.is_due(now):
@@ -204,7 +203,7 @@ class ThreadPort(TicketQueue, Port):
             self.gate.wait(self._news, min(instants) - now if instants else None)
 
     def _news(self) -> bool:
-        return bool(self._done or self._lost or self._woken or self._changed or self.failure is not None)
+        return bool(self._done or self._lost or self._woken or self.failure is not None)
 
     def _drain(self) -> list[Block | Ended]:
         events, ended = drain(self._done, self._lost)
@@ -242,11 +241,6 @@ class ThreadPort(TicketQueue, Port):
         if now >= loss.until:
             self.fail(loss.error(self._engine.abandoned))
         return loss.until if starts_at is None else min(starts_at, loss.until)
-
-    def look(self) -> None:
-        """Have the waiting run look at the engine again, where something has changed."""
-        self._changed = True
-        self.gate.open()
 
     def fail(self, error: Exception) -> None:
         """Note, and tell the waiting run, that nothing can run here any more."""

@@ -92,10 +92,8 @@ class TicketQueue:
         """Whether nothing is left to take, and only retries may still come."""
         return self._ended() and not self.waiting()
 
-    def has_work(self, slot_for: Callable[[TicketQueue | None], Slot | None] | None) -> bool:
-        """Whether there is a ticket that may be taken: any without ``slot_for`` (see ``take``)."""
-        if slot_for is None:
-            return bool(self.queue)
+    def has_work(self, slot_for: Callable[[TicketQueue | None], Slot | None]) -> bool:
+        """Whether there is a ticket that may be taken (see ``take``)."""
         return bool(self.urgent and slot_for(None) is not None) or bool(
             self.queue and slot_for(self) is not None
         )
