@@ -30,7 +30,7 @@ def fold(
     so_far: A,
 ) -> A:
     """Fold all values of a run; raise TaskFailures if a task failed."""
-    run = Streamed(Plan.make(fn, items, options, stream=True), lenient=True)
+    run = Streamed(Plan.make(fn, items, options, stream=True), folds=True)
     check_called("reduce", reduce)
     count, stream = 0, run.outcomes()
     with failures_of(run, stream) as failures:

@@ -162,9 +162,9 @@ class Intake:
 
     @property
     def flows(self) -> bool:
-        """Whether items are best handed over one by one, since each may wait for what the last does, and ``flow``
-        may be used, since they are tasks as they are. With limits or priorities, that would cost a run half as
-        much again; a stream has a thread for it.
+        """Whether to read by ``flow``, and hand over each item before the next is read, which may wait for its task.
+
+        Only for items that are tasks as they are: with limits or priorities it would cost a run half as much again.
         """
         return self.may_block and self.shape.plain
 

@@ -196,8 +196,8 @@ class Plan:
     def window(self, engine: Engine, *, direct: bool) -> Window:
         """How far to read ahead. With priorities, all of a sized input: any item may have to run first.
 
-        ``direct``: the loop reads the input, and more of a list than of anything else. Not if a failure may stop the run, so
-        that less is run for nothing, or if a cache is asked about each item, which may take seconds.
+        ``direct``: the loop reads the input itself; then a list is read further ahead than anything else, unless a
+        failure may stop the run (less is run for nothing) or a cache is asked about each item, which may take seconds.
         """
         whole = self.intake.size if self.intake.shape.ranked else None
         careful = self.options.max_failures is not None or self.options.on_error == "raise" or self.cache

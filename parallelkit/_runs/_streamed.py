@@ -30,12 +30,13 @@ from parallelkit._runs._stream import HeldSource, Stream, closed_at_exit, stepwi
 class Streamed:
     """Yields the outcomes of a run, and closes whatever was opened for it, however the run ends.
 
-    ``lenient``: if no outcome is missing, a journal that could not be written is only logged.
+    ``folds``: whether the outcomes are folded. Then the caller sees none before the run is over, and if none is
+    missing, a journal that could not be written is only logged.
     """
 
-    def __init__(self, plan: Plan, lenient: bool = False) -> None:
+    def __init__(self, plan: Plan, folds: bool = False) -> None:
         self._plan = plan
-        self._lenient = lenient
+        self._folds = folds
         self._whole = False
         self.cut_short = False  # whether the run was stopped with input left that no outcome tells of
         self._raising = plan.options.on_error == "raise"
@@ -81,7 +82,7 @@ class Streamed:
             if self._plan.journal.failure is not None:
                 add_note(error, str(self._plan.journal.failure))
             raise
-        if self._plan.journal.failure is not None and not (self._lenient and self._whole):
+        if self._plan.journal.failure is not None and not (self._folds and self._whole):
             raise self._plan.journal.failure
 
     def _stream(self, engine: Engine, owned: bool) -> Generator[Outcome[Any, Any], None, None]:
@@ -105,7 +106,7 @@ class Streamed:
         self.facts = plan.facts(engine)
         queue.began = self.facts.began_at
         with hold_interrupt() as guard:
-            port = engine.open(plan.job(queue.key, whole=self._lenient, guard=guard))
+            port = engine.open(plan.job(queue.key, whole=self._folds, guard=guard))
             opened.callback(port.close)
         inline = plan.options.executor == "inline"
         handed, window, interrupt = QueuedSource(self._enter), plan.window(engine, direct=inline), Interrupt()
