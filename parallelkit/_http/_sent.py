@@ -88,19 +88,12 @@ def is_line(value: str | bytes) -> bool:
 
 def forget_sent(response: Any, request: Any = None) -> None:
     """Strip a request, and those that led to a response, of all but method and URL."""
-    from requests import PreparedRequest
+    from requests import PreparedRequest, Response
     from requests.hooks import default_hooks
     from requests.structures import CaseInsensitiveDict
 
-    for each in (request, *requests_of(response)):
+    responses = (response, *response.history) if isinstance(response, Response) else ()
+    for each in (request, *(one.request for one in responses)):
         if isinstance(each, PreparedRequest):
             each.headers, each.body, each.hooks = CaseInsensitiveDict(), None, default_hooks()
             each._cookies = None
-
-
-def requests_of(response: Any) -> Iterator[Any]:
-    """Yield the request of a response, and those that were redirected before it."""
-    from requests import Response
-
-    if isinstance(response, Response):
-        yield from (each.request for each in (response, *response.history))

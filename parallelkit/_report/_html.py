@@ -67,7 +67,7 @@ def columns(ledger: Ledger) -> dict[str, Any]:
     """The attempts as columns, little-endian and in base64: 25 bytes an attempt."""
     run = timeline(ledger)
     bars = run.bars
-    lost = [(place, bar) for place, bar in enumerate(bars) if bar.fate != Fate.SUCCEEDED]
+    lost = [place for place, bar in enumerate(bars) if bar.fate != Fate.SUCCEEDED]
     texts: dict[str, int] = {}
     return {
         "wall": ledger.facts.ended_at - ledger.facts.began_at,
@@ -79,8 +79,8 @@ def columns(ledger: Ledger) -> dict[str, Any]:
         "index": packed("I", (bar.task for bar in bars)),
         "number": packed("I", (bar.number for bar in bars)),
         "fate": packed("B", (bar.fate for bar in bars)),
-        "lost": packed("I", (place for place, _ in lost)),
-        "text": packed("I", (text_number(bar.error, texts) for _, bar in lost)),
+        "lost": packed("I", lost),
+        "text": packed("I", (text_number(bars[place].error, texts) for place in lost)),
         "texts": list(texts),
     }
 
