@@ -887,6 +887,12 @@ def test_a_response_that_is_read_already_is_not_unpacked_again():
     assert "longer than max_bytes" in str(error_of(fetch(["mine://x"], session=session, max_bytes=3)))
 
 
+def test_a_response_may_have_no_body():
+    """A session's own adapter, of a test say, need not give any: as with requests, its content is None."""
+    results = fetch(["mine://x"], session=partial(answering, lambda response: None))
+    assert (200, None) == (results["mine://x"].status_code, results["mine://x"].content)
+
+
 class Played(io.BytesIO):
     """A body as VCR.py plays it: it streams, and is still none of urllib3's."""
 

@@ -96,13 +96,14 @@ class Fetcher(SelfIdentified):
         finally:
             self._reading.pop(id(response), None)
         raw, response.raw = response.raw, body
-        len(response.content)  # asked for once, so that the response keeps it
+        len(response.content or b"")  # asked for once, so that the response keeps it
         response.raw = raw
 
     def _body(self, response: Response, end_at: float | None) -> Body:
         body = Body()
-        is_read = response._content is not False  # as those of requests-cache are, which keeps them unpacked
-        for chunk in (response.content,) if is_read else iter(partial(read_some, response.raw), b""):
+        # As those of requests-cache are, which keeps them unpacked, or those that have no body at all.
+        is_read = response._content is not False or response.raw is None
+        for chunk in (response.content or b"",) if is_read else iter(partial(read_some, response.raw), b""):
             body.write(chunk)
             if self._max_bytes is not None and body.tell() > self._max_bytes:
                 raise too_large(response, self._max_bytes)
