@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_COUNTED = ("cores", "cpus", "jobs", "processes", "procs", "threads", "workers")
 WORKERS = dict.fromkeys(
-    ("n_jobs", "ncpus", "nodes", "num_cpus", "num_workers", "processes"),
+    ("cores", "jobs", "nodes", "nproc", "pool_size", "processes", "worker")
+    + tuple(count + what for count in ("n", "n_", "num_", "max_") for what in _COUNTED),
     "max_workers",
 )
 """What other libraries call the number of workers."""
