@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_PREFIXES = ("n", "n_", "num_", "max_")
 _COUNTED = ("cores", "cpus", "jobs", "processes", "procs", "threads", "workers")
-WORKERS = dict.fromkeys(
-    ("cores", "jobs", "nodes", "nproc", "pool_size", "processes", "worker")
-    + tuple(count + what for count in ("n", "n_", "num_", "max_") for what in _COUNTED),
-    "max_workers",
-)
+
+WORKERS = {
+    **dict.fromkeys(("cores", "jobs", "nodes", "nproc", "pool_size", "processes", "worker"), "max_workers"),
+    **{prefix + counted: "max_workers" for prefix in _PREFIXES for counted in _COUNTED},
+}
 """What other libraries call the number of workers."""
 
 TRIES = {name: f"retries={name} - 1" for name in ("attempts", "max_attempts", "max_tries", "tries")}
