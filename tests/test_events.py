@@ -162,11 +162,11 @@ def test_a_cancelled_coroutine_costs_no_worker():
 
 def test_a_dead_process_is_told():
     """A worker that exits is "died", and another is started."""
-    import os
-
     heard = run_and_hear(lambda n: n or os._exit(3), [0, 1], executor="processes", max_workers=1)
-    died = next(event for event in heard if event.kind == "worker_died")
-    assert 3 == died.error.exitcode
+    started, died, another = [event for event in heard if event.key is None]
+    assert ("worker_started", "worker_died", "worker_started") == (started.kind, died.kind, another.kind)
+    assert (started.worker, 3) == (died.worker, died.error.exitcode)
+    assert another.worker != died.worker
     assert [("started", 1), ("failed", 1)] == story(heard, 0)
 
 

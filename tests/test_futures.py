@@ -24,7 +24,7 @@ from functools import partial
 import pytest
 import remote_tasks as far
 from late_threads import LateThreads
-from patience import given_time
+from patience import given_time, wait_until
 from port_driver import fifo
 
 from parallelkit import (
@@ -136,24 +136,6 @@ def test_what_a_call_raises_is_what_its_future_has(make):
         nested = executor.submit(lambda: run_parallel(sys.exit, [3], executor="inline")[0]).exception()
     assert (TaskExited, "the task raised SystemExit: 3") == (type(nested), str(nested))
     assert isinstance(nested.__cause__, SystemExit)
-
-
-class NoneLeft(Exception):
-    """An error that is false, as a container of errors may be that is empty."""
-
-    def __len__(self):
-        return 0
-
-
-def find_none():
-    raise NoneLeft
-
-
-@both
-def test_an_error_that_is_false_is_raised(make):
-    """A standard future takes such an error for none, and returns None (CPython issue 132063)."""
-    with make(1) as executor, pytest.raises(NoneLeft):
-        executor.submit(find_none).result()
 
 
 @both
@@ -277,8 +259,7 @@ def waiting():
         made = queue.SimpleQueue()
         others = [executor.submit(made.put, number) for number in range(9)]
         assert begun.wait(30)
-        while len(executor._dispatcher._flying) < 10:
-            time.sleep(0.001)
+        wait_until(lambda: len(executor._dispatcher._flying) == 10)
         yield executor, first, others, made, go
         go.set()
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fakes import FakeClock
 
-from parallelkit import InputError, RateLimit, Retry, Task, iter_parallel, run_parallel
+from parallelkit import InputError, Retry, Task, iter_parallel, run_parallel
 from parallelkit._input._intake import PORTION, Intake, Shape
 from parallelkit._marks import UNSET
 from parallelkit._tasks import Own, call_star
@@ -122,9 +122,7 @@ def test_a_fast_input_comes_in_growing_portions():
     """Portions grow as 1, 2, 4, …, so that an input that becomes slow is noticed soon."""
     clock = FakeClock()
     intake = Intake(Clocked(clock, 0.0, stop=100), Shape(), clock)
-    sizes = [len(intake.read(1000).items) for _ in range(6)]
-    assert sorted(sizes) == sizes
-    assert sizes[0] == 1 < sizes[-1]
+    assert [1, 2, 4, 8, 16, 32] == [len(intake.read(1000).items) for _ in range(6)]
 
 
 def test_a_slow_group_keeps_nobody_waiting():
@@ -371,7 +369,6 @@ def test_a_bad_trait_ends_the_input(options, message):
     assert intake.read(10) is None
     with pytest.raises(InputError, match=message):
         raise intake.error
-    assert RateLimit(1, per=1).by is None
 
 
 @pytest.mark.parametrize(

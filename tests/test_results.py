@@ -467,13 +467,6 @@ def test_a_frame_changes_no_number(of):
     assert ("int64", 2**60 + 1) == (str(whole["value"].dtype), whole["value"][0])
 
 
-def test_the_report_is_text():
-    """``report`` is text, with or without a cost per attempt."""
-    results = make()
-    assert "ZeroDivisionError" in results.report()
-    assert results.report() != results.report(cost_per_attempt=0.01)
-
-
 def test_the_repr_counts():
     """The repr is one line with counts."""
     assert "<Results of 3 tasks: 2 succeeded, 1 failed>" == repr(make())

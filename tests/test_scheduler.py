@@ -7,6 +7,7 @@ import tenacity
 from fakes import Delays, make_scheduler, outcomes_of
 
 from parallelkit import Failure, Retry, Success, TaskCancelled, TaskExited, TaskTimeout
+from parallelkit._died import died_with
 from parallelkit._executors._contract import Block, Ended
 from parallelkit._ledger import Facts, Ledger
 from parallelkit._retry import as_policy
@@ -201,11 +202,12 @@ def test_a_failure_with_a_try_left_waits_for_its_instant():
     assert bench.scheduler.wake_at() is None
 
 
-def test_a_timeout_and_a_death_are_tried_again_like_any_error():
+@pytest.mark.parametrize("error", [TaskTimeout("late"), died_with(3, 77)])
+def test_a_timeout_and_a_death_are_tried_again_like_any_error(error):
     """Timeouts and worker deaths are retried like any other error."""
-    bench = Bench("a", policy=Retry(1, delay=0, on=TaskTimeout))
+    bench = Bench("a", policy=Retry(1, delay=0, on=type(error)))
     bench.start()
-    bench.lose(0, TaskTimeout("late"), ended=1.0)
+    bench.lose(0, error, ended=1.0)
     assert [(0, 2, "a", None)] == bench.start(1.0)
 
 
