@@ -12,7 +12,7 @@ import remote_tasks as far
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallelkit import ProcessExecutor, run_parallel
+from parallelkit import run_parallel
 from parallelkit._executors._process import _decode
 from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._decode import Opening
@@ -236,34 +236,27 @@ def test_what_is_not_plain_is_not_kept_alive(end):
 # In a run
 
 
-@pytest.fixture(scope="module")
-def executor():
-    with ProcessExecutor(1) as executor:
-        run_parallel(far.nothing, [0], executor=executor)
-        yield executor
-
-
-def test_thousands_in_one_run(executor):
+def test_thousands_in_one_run(running):
     """More dicts than the heap holds at a time arrive; those that are read together share their keys."""
-    results = run_parallel(far.row_of, range(40_000), executor=executor).values()
+    results = run_parallel(far.row_of, range(40_000), executor=running).values()
     assert all(row == far.row_of(n) for n, row in enumerate(results))
     assert len({id(key) for row in results for key in row}) < 4_000
 
 
-def test_everything_mixed(executor):
+def test_everything_mixed(running):
     """Dicts arrive beside empty and long ones, objects, other shapes, other values and errors."""
-    outcomes = run_parallel(far.one_of_all, range(3_000), executor=executor).outcomes
+    outcomes = run_parallel(far.one_of_all, range(3_000), executor=running).outcomes
     errors = {n: repr(outcome.error) for n, outcome in outcomes.items() if not outcome.ok}
     assert errors == {n: repr(LookupError(f"no {n}")) for n in range(9, 3_000, 10)}
     assert all(outcome.value == far.one_of_all(n) for n, outcome in outcomes.items() if outcome.ok)
 
 
-def test_new_function_new_keys(executor):
+def test_new_function_new_keys(running):
     """A worker that knows the keys of one function learns those of the next."""
     for fn in (far.row_of, far.other_row_of, far.row_of):
         distinct = []
         for _ in range(3):  # on a busy machine a worker may be read a few dicts at a time
-            results = run_parallel(fn, range(3_000), executor=executor).values()
+            results = run_parallel(fn, range(3_000), executor=running).values()
             assert results == list(map(fn, range(3_000)))
             distinct.append(len({id(key) for row in results[2_000:] for key in row}))
         assert min(distinct) < 1_000

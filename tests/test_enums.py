@@ -6,9 +6,8 @@ import enum
 from typing import NamedTuple
 
 import pytest
-import remote_tasks as far
 
-from parallelkit import ProcessExecutor, run_parallel
+from parallelkit import run_parallel
 
 
 def enums():
@@ -93,16 +92,9 @@ def enums():
     ]
 
 
-@pytest.fixture(scope="module")
-def executor():
-    with ProcessExecutor(1) as executor:
-        run_parallel(far.nothing, [0], executor=executor)
-        yield executor
-
-
 @pytest.mark.parametrize(("member", "ask"), enums(), ids=lambda it: type(it).__name__)
-def test_members_have_in_tasks_what_they_have_here(executor, member, ask):
+def test_members_have_in_tasks_what_they_have_here(running, member, ask):
     """What ``__new__`` and ``__init__`` made of a member, aliases and combined flags are there in tasks; members come home as they are."""
     for _ in range(2):
-        value, back = run_parallel(lambda it: (ask(it), it), [member], executor=executor)[0]
+        value, back = run_parallel(lambda it: (ask(it), it), [member], executor=running)[0]
         assert (ask(member), True) == (value, back is member)

@@ -5,9 +5,8 @@ import dataclasses
 from typing import Generic, NamedTuple, TypeVar
 
 import pytest
-import remote_tasks as far
 
-from parallelkit import ProcessExecutor, run_parallel
+from parallelkit import run_parallel
 
 T = TypeVar("T")
 
@@ -86,15 +85,8 @@ def slotted():
 CLASSES = slotted()
 
 
-@pytest.fixture(scope="module")
-def executor():
-    with ProcessExecutor(1) as executor:
-        run_parallel(far.nothing, [0], executor=executor)
-        yield executor
-
-
 @pytest.mark.parametrize("cls", CLASSES.values(), ids=CLASSES)
-def test_slotted_objects_travel_both_ways(executor, cls):
+def test_slotted_objects_travel_both_ways(running, cls):
     """As items, as values, as what the function makes; they are of the caller's own class when they come home."""
     deeds = {
         "back": lambda item: item,
@@ -103,17 +95,19 @@ def test_slotted_objects_travel_both_ways(executor, cls):
         "known": lambda item: item if isinstance(item, cls) else None,
     }
     for name, deed in deeds.items():
-        (value,) = run_parallel(deed, [cls(3)], executor=executor).values()
+        (value,) = run_parallel(deed, [cls(3)], executor=running).values()
         assert type(value) is cls, name
         assert value == cls(3), name
 
 
 @pytest.mark.parametrize("name", ["Plain", "Data", "Private", "Row", "Longer"])
-def test_they_have_no_other_attributes_there(executor, name):
-    """A mistaken name is found as it is here."""
+def test_they_have_no_other_attributes_there(running, name):
+    """To set any is the same error as it is here, which finds a mistaken name."""
 
     def mistake(item):
         item.other = 1
 
-    results = run_parallel(mistake, [CLASSES[name](3)], executor=executor)
-    assert isinstance(results.failures[0].error, AttributeError)
+    with pytest.raises(AttributeError) as here:
+        mistake(CLASSES[name](3))
+    error = run_parallel(mistake, [CLASSES[name](3)], executor=running).failures[0].error
+    assert (AttributeError, str(here.value)) == (type(error), str(error))
