@@ -616,7 +616,10 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        *(({name: 2}, "did you mean 'max_workers'") for name in ("n_jobs", "num_threads", "processes", "worker")),
+        *(
+            ({name: 2}, "did you mean 'max_workers'")
+            for name in ("n_jobs", "num_threads", "processes", "worker")
+        ),
         ({"backend": "threads"}, "did you mean 'executor'"),
         ({"num_cpus": 2}, "did you mean 'max_workers'"),
         ({"argument_type": "args"}, "did you mean 'star'"),
