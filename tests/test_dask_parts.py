@@ -607,7 +607,7 @@ def test_a_guard_begins_nothing_of_a_run_that_has_ended():
     (plugin,) = worker.plugins.values()
     asyncio.run(plugin.teardown(worker))
     running._thread.join(10)
-    assert (True, None) == (running._lane.closed, guard._supervisor)
+    assert (True, []) == (running._lane.closed, guard._supervisors)
     assert guard._worker_run_of(order(3, run="a third")) is None
     assert guard is not guard_of(worker), "a closed one is not kept"
     asyncio.run(guard_of(worker).teardown(worker))
@@ -627,7 +627,7 @@ def test_a_guard_that_closes_ends_a_run_that_is_being_made(monkeypatch):
     monkeypatch.setattr(_guard, "WorkerRun", make)
     running = guard._worker_run_of(order(1))
     closing.join(10)
-    assert (True, {}, None) == (running._lane.closed, guard._worker_runs, guard._supervisor)
+    assert (True, {}, []) == (running._lane.closed, guard._worker_runs, guard._supervisors)
     running._thread.join(10)
 
 
@@ -665,7 +665,7 @@ def test_a_run_that_ends_while_its_function_is_fetched_begins_nothing():
     runner.start()
     runner.join(10)
     assert not runner.is_alive()
-    assert [] == guard._supervisor.pool.lanes
+    assert [] == guard._supervisors[-1].pool.lanes
     guard._end("another")
 
 
@@ -780,19 +780,19 @@ def test_processes_that_cannot_go_on_are_told_of_and_replaced():
     guard = Guard(SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE))
     guard._tell = lambda run, blob, over, wanted: told.append((unseal(blob).broken, over)) or []
     worker_run = guard._worker_run_of(order(1))
-    guard._supervisor.broken = Broken("nothing works")
+    (broken,) = guard._supervisors
+    broken.broken = Broken("nothing works")
     runner = Thread(target=worker_run.run, args=(order(1), bytes))
     runner.start()
     wait_until(lambda: told)
     assert [("nothing works", [f"{PREFIX}run-1"])] == told
-    broken, other = guard._supervisor, guard._worker_run_of(order(2, run="another"))
-    assert guard._supervisor is not broken
-    for ended in (worker_run, other):
-        ended.end()
+    guard._worker_run_of(order(2, run="another"))
+    _, sound = guard._supervisors
+    guard._end("run")
     runner.join()
-    for supervisor in (broken, guard._supervisor):
-        supervisor.stop()
-        supervisor.join()
+    assert (True, False) == (broken.closing, sound.closing)
+    guard._end("another")
+    assert [] == guard._supervisors
 
 
 def test_results_that_cannot_be_reported_end_the_run():
@@ -812,7 +812,7 @@ def test_results_that_cannot_be_reported_end_the_run():
     with pytest.raises(MemoryError):
         guard._end("run")
     assert ["what has ended cannot be reported (MemoryError)"] == told
-    assert guard._supervisor is None
+    assert [] == guard._supervisors
 
 
 @pytest.mark.parametrize("answer", [lambda *_, **__: None, lambda *_, **__: 1 / 0], ids=["none", "error"])
@@ -827,7 +827,7 @@ def test_a_run_of_which_nobody_hears_is_ended(answer):
     for thread in (runner, worker_run._thread):
         thread.join(10)
         assert not thread.is_alive()
-    assert guard._supervisor is None
+    assert [] == guard._supervisors
 
 
 def test_what_ends_while_a_report_is_under_way_is_in_the_last_one():

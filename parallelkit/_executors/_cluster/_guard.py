@@ -69,7 +69,9 @@ class Guard:
         self._worker = worker
         self._width: int = worker.state.nthreads
         self._lock = Lock()
-        self._supervisor: Supervisor | None = None
+        self._supervisors: list[
+            Supervisor
+        ] = []  # the last is for new runs; others are broken, and have runs yet
         self._worker_runs: dict[str, WorkerRun] = {}
         self._ended: deque[str] = deque(maxlen=1000)
         self._closed = False
@@ -97,9 +99,9 @@ class Guard:
                 return None
             worker_run = self._worker_runs.get(order.run)
             if worker_run is None:
-                if self._supervisor is None or self._supervisor.broken is not None:
-                    self._supervisor = Supervisor(self._width, None, None)
-                worker_run = WorkerRun(order.run, order.exact, self._supervisor, self.host, self._tell)
+                if not self._supervisors or self._supervisors[-1].broken is not None:
+                    self._supervisors.append(Supervisor(self._width, None, None))
+                worker_run = WorkerRun(order.run, order.exact, self._supervisors[-1], self.host, self._tell)
                 self._worker_runs[order.run] = worker_run
             return worker_run
 
@@ -156,11 +158,12 @@ class Guard:
 
     def _close_unused(self) -> None:
         with self._lock:
-            if self._worker_runs or self._supervisor is None:
-                return
-            supervisor, self._supervisor = self._supervisor, None
-        supervisor.stop()
-        supervisor.join()
+            used = [worker_run.supervisor for worker_run in self._worker_runs.values()]
+            unused = [supervisor for supervisor in self._supervisors if supervisor not in used]
+            self._supervisors = [supervisor for supervisor in self._supervisors if supervisor in used]
+        for supervisor in unused:
+            supervisor.stop()
+            supervisor.join()
 
     async def teardown(self, worker: Any) -> None:
         """End all runs here: the dask worker is closing."""

@@ -45,7 +45,7 @@ class WorkerRun:
         tell: Callable[[str, bytes, list[str], dict[str, int]], list[str]],
     ) -> None:
         self._run = run
-        self._supervisor = supervisor
+        self.supervisor = supervisor
         self._tell = tell
         self._lane = Lane(next(_numbers), b"", exact)
         self._learning = Lock()
@@ -82,7 +82,7 @@ class WorkerRun:
         self._pendings[order.key] = pending
         self._lane.queue.append(pending.part(self._lane, 0, order.portion))
         self._changed = True
-        self._supervisor.offer()
+        self.supervisor.offer()
         self._lane.gate.open()
         if self._lane.closed:
             return
@@ -92,15 +92,15 @@ class WorkerRun:
         with self._learning:
             if not self._taught:
                 self._lane.job = payload_of(fetch(job))
-                self._supervisor.ask(self._enter)
+                self.supervisor.ask(self._enter)
                 self._taught = True
-                if self._supervisor.broken is not None:
-                    self._lane.fail(self._supervisor.broken)
+                if self.supervisor.broken is not None:
+                    self._lane.fail(self.supervisor.broken)
 
     def _enter(self) -> None:
         """Have the worker processes take what is queued; in the supervisor's thread, as ``drop`` may come at the same time."""
         if not self._lane.closed:
-            self._supervisor.pool.lanes.append(self._lane)
+            self.supervisor.pool.lanes.append(self._lane)
 
     def _give_back(self, order: Order) -> None:
         report = Report(self._report.host, unbegun=list(order.indices), missing=True)
@@ -192,7 +192,7 @@ class WorkerRun:
             else:
                 self._withdraw(pending)
         if granted:
-            self._supervisor.offer()
+            self.supervisor.offer()
 
     def _withdraw(self, pending: Pending) -> list[int]:
         """Take out the attempts of a batch that were not granted, and return their indices."""
@@ -206,7 +206,7 @@ class WorkerRun:
 
     def _look(self, now: float) -> None:
         """See which attempts have begun, and give back those that wait behind one that takes long."""
-        sight = self._supervisor.ask(lambda: self._inspect(now))
+        sight = self.supervisor.ask(lambda: self._inspect(now))
         for index, started, label in sight.running:
             if index not in self._begun:
                 self._begun.add(index)
@@ -221,7 +221,7 @@ class WorkerRun:
 
     def _inspect(self, now: float) -> Sight:
         """Look at the worker processes; runs in the supervisor's thread."""
-        pool, lane = self._supervisor.pool, self._lane
+        pool, lane = self.supervisor.pool, self._lane
         workers = [worker for worker in pool.workers if worker.lane is lane]
         running = [
             (found[0][0], found[1], worker.label)
@@ -232,7 +232,7 @@ class WorkerRun:
             if self._is_stuck(worker, now):
                 _uncover(worker, lane, now)
         withdrawn = []
-        full = len(pool.workers) >= self._supervisor.max_workers
+        full = len(pool.workers) >= self.supervisor.max_workers
         if lane.queue and full and all(self._is_stuck(worker, now) for worker in pool.workers):
             withdrawn = [ticket[0] for batch in lane.queue for ticket in batch.tickets]
             lane.queue.clear()
@@ -247,7 +247,7 @@ class WorkerRun:
 
     def end(self) -> bytes | None:
         """Kill what runs; return a report of what was committed and not yet reported."""
-        self._supervisor.ask(lambda: None)  # it drains all rings before it answers
+        self.supervisor.ask(lambda: None)  # it drains all rings before it answers
         self.drop()
         self._thread.join()
         self._gather()
@@ -257,7 +257,7 @@ class WorkerRun:
         """Kill what runs, and release the threads of the dask worker."""
         self._lane.closed = True
         self._lane.gate.open()
-        victims = self._supervisor.ask(lambda: self._supervisor.pool.drop(self._lane))
+        victims = self.supervisor.ask(lambda: self.supervisor.pool.drop(self._lane))
         for pending in list(self._pendings.values()):
             pending.over.set()
         for worker in victims:
