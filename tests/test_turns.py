@@ -312,6 +312,15 @@ def test_a_spare_is_started_for_a_run_and_not_again_at_once_if_it_failed():
     assert [1, 1 + PAUSE] == tries
 
 
+def test_a_system_that_refuses_a_worker_is_asked_for_no_other_in_the_same_turn():
+    """Of an engine of many workers, each would be refused in turn, ten times a second."""
+    pool, tries = calm_pool(), []
+    pool._spawn, pool._startable, pool.max_workers = tries.append, lambda wanted: wanted, 8
+    for at in (0.0, PAUSE / 2, PAUSE):
+        pool.assign(at)
+    assert [0.0, PAUSE] == tries
+
+
 @pytest.mark.parametrize(("name", "value"), [("broken", "for a reason"), ("halted", True)])
 def test_a_spare_loads_nothing_for_a_run_of_which_nothing_more_begins(name, value):
     """A function that ends whoever loads it would end one spare after another, until the run is closed."""

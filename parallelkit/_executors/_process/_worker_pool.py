@@ -161,8 +161,9 @@ class WorkerPool(Roster):
         if missing > 0 and now >= self._hire_at:
             for _ in range(spares + self._startable(missing - spares)):
                 worker, self.spare = self.spare or self._start(now), None
-                if worker is not None:
-                    self.workers.append(worker)
+                if worker is None:
+                    break  # the system has none to give, and the others would be refused, too
+                self.workers.append(worker)
         if missing > 0 and now < self._hire_at:  # a start failed, just now or a moment ago
             self.act_at = self._hire_at
         return spares > 0 and self.spare is None
