@@ -1173,6 +1173,7 @@ def test_what_does_not_pass_fails_a_run_at_once(engine, monkeypatch):
         (errno.EAGAIN, r"the limit of processes is reached \(ulimit -u"),
         (errno.EFBIG, r"the limit of file sizes is too low \(ulimit -f"),
         (errno.EMFILE, r"Too many open files \(limit \d+\)"),
+        (errno.ENFILE, r"Too many open files in system$"),
         (errno.ENOENT, r"FileNotFoundError: \[Errno 2\] No such file"),
     ],
 )

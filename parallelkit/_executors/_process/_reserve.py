@@ -79,13 +79,13 @@ def explain(error: OSError) -> str:
     """Say in words what the system lacks, with the limit that was reached."""
     if error.errno == EAGAIN:  # of fork, where it means only this
         return "the limit of processes is reached (ulimit -u, or that of the container)"
-    if is_too_large(error):
-        return "the limit of file sizes is too low (ulimit -f), as it is one for shared memory, too"
-    return _limit_reached() if is_lack(error) else describe_error(error)
+    return _words(error.errno) if is_lack(error) or is_too_large(error) else describe_error(error)
 
 
-def _limit_reached() -> str:
-    return f"{os.strerror(EMFILE)} (limit {limit()})"
+def _words(number: int) -> str:
+    if number == EFBIG:
+        return "the limit of file sizes is too low (ulimit -f, which limits shared memory, too)"
+    return os.strerror(number) + (f" (limit {limit()})" if number == EMFILE else "")
 
 
 def limit() -> int:
@@ -97,10 +97,7 @@ def limit() -> int:
 def shortage(error: BaseException, what: str) -> OSError:
     """The error for the one task that was affected; ``what`` says what could not be done."""
     number = getattr(error, "errno", ENOMEM)
-    words = _limit_reached() if number in (EMFILE, ENFILE) else os.strerror(number)
-    if number == EFBIG:
-        words += " (ulimit -f, which limits shared memory, too)"
-    told = OSError(number, f"{words} in the parent: {what}")
+    told = OSError(number, f"{_words(number)} in the parent: {what}")
     told.__cause__ = detached(error)
     return told
 
