@@ -26,11 +26,12 @@ from parallelkit import ProcessExecutor, Retry, RunInterrupted, Task, run_parall
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
-from parallelkit._executors._process import _reserve
+from parallelkit._executors._process import _reserve, _worker_pool
 from parallelkit._executors._process._actor import Actor, WakeUp
 from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._holding import LOOK, Holding
 from parallelkit._executors._process._lane import Batch, Lane, Why
+from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._supervisor import Supervisor
@@ -1165,6 +1166,22 @@ def test_what_does_not_pass_fails_a_run_at_once(engine, monkeypatch):
         assert why == reason_of(port.failure)
         assert [] == idle.wait(0.0)
         assert idle.failure is None
+
+
+def test_a_worker_to_which_nobody_could_listen_is_ended_and_another_is_started(engine, monkeypatch):
+    """The system may have no room in its epoll; the engine was broken then, and the process outlived it."""
+    add, refused = Poller.add, []
+
+    def refuse(poller, worker):
+        if not refused:
+            refused.append(worker.pid)
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        add(poller, worker)
+
+    monkeypatch.setattr(Poller, "add", refuse)
+    monkeypatch.setattr(_worker_pool, "PAUSE", 0.001)
+    assert {0: 0} == drive(engine, far.give_back, [0]).values
+    assert not is_alive(refused[0])
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ class Poller:
         return self.poll.poll(max(0.0, min(seconds, LONGEST)))
 
     def add(self, worker: Worker) -> None:
-        """Listen for its end, and to what it sends."""
-        self.workers[worker.pidfd] = self.workers[worker.wire.socket.fileno()] = worker
+        """Listen for its end, and to what it sends; raises OSError if the system has no room for that."""
         self.poll.register(worker.pidfd, select.EPOLLIN)
         self._listen(worker, select.EPOLLIN)
+        self.workers[worker.pidfd] = self.workers[worker.wire.socket.fileno()] = worker
 
     def remove(self, worker: Worker) -> None:
         """Stop listening to what a worker sends, before its socket is closed."""

@@ -12,7 +12,7 @@ from math import inf
 from parallelkit._executors._process._actor import Actor
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of
-from parallelkit._executors._process._endings import close, settle
+from parallelkit._executors._process._endings import close, end_all, settle
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken
 from parallelkit._executors._process._payload import File
@@ -188,15 +188,22 @@ class Supervisor(Actor):
         setup = setup_frame(self.max_workers, self._initializer is not None)  # what may raise comes first
         try:
             born = self._starter.spawn()
+            worker = Worker(born, setup, self._initializer, self._reserve, now)
+            self._add(worker)
         except OSError as error:
             if not self.pool.workers and self._shortage.lasts(error, now):
                 broken = Broken(f"no worker process can be started: {explain(error)}", cause=error)
                 for lane in [lane for lane in tuple(self.pool.lanes) if lane.queue]:
                     lane.fail(broken)  # but not the engine: a later run may have better luck
             return None
-        worker = Worker(born, setup, self._initializer, self._reserve, now)
-        self._poller.add(worker)
         return worker
+
+    def _add(self, worker: Worker) -> None:
+        try:
+            self._poller.add(worker)
+        except OSError:
+            end_all([worker])  # nobody would hear of its end
+            raise
 
     # Ending
 
