@@ -79,7 +79,7 @@ def explain(error: OSError) -> str:
     """Say in words what the system lacks, with the limit that was reached."""
     if error.errno == EAGAIN:  # of fork, where it means only this
         return "the limit of processes is reached (ulimit -u, or that of the container)"
-    return _words(error.errno) if is_lack(error) or is_too_large(error) else describe_error(error)
+    return _words(error.errno) if error.errno in (EMFILE, ENFILE, EFBIG) else describe_error(error)
 
 
 def _words(number: int) -> str:
