@@ -131,7 +131,7 @@ def test_what_a_look_along_the_path_leads_to_is_not_told(tmp_path, load):
     load("stray_library", "site-packages/other/stray_library.py")
     load("stray_made", "there/stray_made.py", OwnLoader("stray_made", str(tmp_path / "there/stray_made.py")))
     load("stray_named", "there/stray_named.py").__spec__.name = "stray"
-    path = [str(tmp_path / "here"), str(tmp_path / "site-packages"), 5, "relative", *sys.path]
+    path = [str(tmp_path / "here"), str(tmp_path / "site-packages"), "relative", *sys.path]
     assert [] == [name for name in modules_off(path) if name.startswith("stray_")]
 
 

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 
 from parallelkit._collector import without_collector
-from parallelkit._executors._contract import Block, Ended, Job, Port, Ticket
+from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket
 from parallelkit._executors._process._decode import Opening, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._killing import PATIENCE
@@ -257,7 +257,7 @@ class ProcessPort(Port):
         error.__cause__ = cause
         return error
 
-    def running(self) -> list[tuple[int, float, str]]:
+    def running(self) -> list[Running]:
         """The attempts that have begun and not ended: index, instant of the start, label of the worker."""
         return running(self._supervisor, self._lane)
 

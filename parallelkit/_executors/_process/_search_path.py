@@ -47,11 +47,10 @@ def search_path() -> list[str]:
     return path
 
 
-def modules_off(path: Iterable[object]) -> dict[str, Place]:
+def modules_off(path: Iterable[str]) -> dict[str, Place]:
     """The modules that a search along this path would not lead to, and where they are; modules in a library on the path are not looked at."""
     global _latest
-    known = [here() if entry == "" else entry for entry in path if type(entry) is str]
-    known = [entry for entry in known if os.path.isabs(entry)]
+    known = [entry for entry in (entry or here() for entry in path) if os.path.isabs(entry)]
     own, rest = _modules(known)
     asked = known, own, rest
     latest = _latest  # read once: other threads may ask, too

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import sleep
 
+from parallelkit._executors._contract import Running
 from parallelkit._executors._process._crash_stack import STACK_PATIENCE, as_stack
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK
@@ -12,7 +13,7 @@ from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._system import monotonic
 
 
-def running(supervisor: Supervisor, lane: Lane) -> list[tuple[int, float, str]]:
+def running(supervisor: Supervisor, lane: Lane) -> list[Running]:
     """The attempts that have begun and not ended: index, instant of the start, label of the worker."""
     return supervisor.ask(lambda: _running(supervisor, lane))
 
@@ -39,13 +40,9 @@ def whereabouts(supervisor: Supervisor, lane: Lane) -> dict[int, str]:
 # In the supervisor's thread
 
 
-def _running(supervisor: Supervisor, lane: Lane) -> list[tuple[int, float, str]]:
-    found = []
-    for worker in supervisor.pool.workers:
-        running = worker.running() if worker.lane is lane else None
-        if running is not None:
-            found.append((running[0][0], running[1], worker.label))
-    return found
+def _running(supervisor: Supervisor, lane: Lane) -> list[Running]:
+    workers = _workers_of(supervisor, lane)
+    return [(ran[0][0], ran[1], worker.label) for worker in workers if (ran := worker.running()) is not None]
 
 
 def _workers_of(supervisor: Supervisor, lane: Lane) -> list[Worker]:
