@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from concurrent.futures import Executor
 from contextlib import closing, suppress
 from unittest.mock import AsyncMock, Mock
@@ -738,6 +738,27 @@ def test_what_a_blocked_loop_has_not_begun_when_the_run_stops_never_begins():
     assert [1, 0, 0, 1] == [failure.attempts for failure in results.failures.values()]
     loops[0].join(30)
     assert [0] == begun
+
+
+def test_what_a_loop_takes_at_the_moment_of_the_close_never_begins():
+    """An attempt that its loop has just taken, so that it is no longer queued, is withdrawn like all that are."""
+    begun = []
+
+    class ClosesMeanwhile(deque):
+        def popleft(self):
+            ticket = super().popleft()
+            port.close()
+            return ticket
+
+    async def begin(item):
+        begun.append(item)
+
+    with closing(CoroutineEngine(1)) as engine:
+        port = engine.open(Job(begin))
+        port._queue = ClosesMeanwhile()
+        port.start([(0, 1, 0, None)])
+        port._loops[0].thread.join(30)
+    assert [] == begun
 
 
 def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():

@@ -259,7 +259,8 @@ class CoroutinePort(Port):
             return None
         flight = Flight(ticket, loop, self._free.pop() if self._free else next(self._names))
         self._flights.add(flight)
-        return flight
+        # Read after the addition: ``close`` sees the flight, or we see the flag.
+        return None if self._closed else flight
 
     def context(self) -> Context:
         return self._variables.fresh()
