@@ -758,6 +758,21 @@ def test_a_callback_that_would_wait_for_ever_is_told_so(make):
         assert 1 == told.get(timeout=30)
 
 
+def test_a_call_may_shut_another_executor_down():
+    """It then waits for the calls of that one, which do not need its thread."""
+    ended = []
+
+    def end():
+        wait_until(lambda: other._dispatcher._shut)
+        ended.append(True)
+
+    with ThreadExecutor(1) as executor:
+        other = ThreadExecutor(1)
+        other.submit(end)
+        executor.submit(other.shutdown).result()
+        assert [True] == ended
+
+
 @pytest.mark.parametrize("way", ["submit", "run", "task of a run within"])
 def test_a_call_may_shut_its_executor_down(way):
     """It does not wait for itself; what was submitted before is done all the same."""

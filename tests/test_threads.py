@@ -24,7 +24,7 @@ from patience import PATIENCE, wait_until
 
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
 from parallelkit._executors import _choice
-from parallelkit._executors._contract import Job
+from parallelkit._executors._contract import Ended, Job
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._executors._thread import _loss, _overdue, _starts
@@ -814,7 +814,7 @@ def test_a_start_just_after_the_close_runs_nothing():
     worker = Worker(crew, lambda: None)
     worker.ticket = (0, 1, "item", None)
     assert port.execute(worker)
-    assert ([], []) == (crew.given_up, ran)
+    assert ([], [], None, None) == (crew.given_up, ran, worker.ticket, worker.current)
 
 
 def test_what_is_committed_at_the_moment_of_the_timeout_counts():
@@ -892,6 +892,22 @@ def test_a_lent_slot_is_free_for_nothing_else():
     assert [(1, True), (0, True)] == [slots.open_to(port, alone=False) for port in (run, other)]
     slots.repay(call)
     assert [[1.0], None, None] == [slots.free(run), slots.free(other), slots.free(None)]
+    slots.loans[run][0].clear()  # its lender has ended
+    assert slots.free(run) is None
+
+
+def test_of_two_lent_slots_one_is_given_back():
+    """Of two tasks that wait for one call, the one that has waited long enough gets its slot back, and no other does."""
+    slots, call, other = Slots(2, (), ()), object(), object()
+    first, second = [1.0], [1.0]  # begun at the same instant
+    for claim in (first, second):
+        slots.lend(call, claim)
+    slots.lend(other, second)
+    assert ([call], [call, other]) == (slots.borrowers(first), slots.borrowers(second))
+    slots.repay(call, second)
+    assert ([call], [other], 2) == (slots.borrowers(first), slots.borrowers(second), slots.lent())
+    slots.repay(call, first)
+    assert ([], [other], 1) == (slots.borrowers(first), slots.borrowers(second), slots.lent())
 
 
 def test_a_task_lends_one_slot_however_much_it_waits_for(engine):
@@ -1506,6 +1522,32 @@ def test_an_initializer_that_hangs_in_a_thread_that_comes_later_breaks_the_engin
     engine.close()
 
 
+def test_a_thread_whose_initializer_has_ended_is_given_no_limit():
+    """The five minutes are the initializer's, not the thread's."""
+    engine = ThreadEngine(1, initializer=int)
+    run_all(engine, abs, [1])
+    assert (None, None) == (engine.check_starts(inf), engine.broken)
+    engine.close()
+
+
+def test_a_thread_whose_initializer_fails_runs_nothing():
+    """Tasks count on what it sets up."""
+    ran, go = [], threading.Event()
+
+    def initialize():
+        go.wait(PATIENCE)
+        raise OSError
+
+    engine = ThreadEngine(1, initializer=initialize)
+    port = engine.open(Job(ran.append))
+    port.start(tickets(1))
+    (worker,) = engine.workers
+    go.set()
+    worker.thread.join(PATIENCE)
+    assert ([], [], True) == (ran, outlast(port), isinstance(port.failure, BrokenThreadPool))
+    engine.close()
+
+
 def test_an_initializer_that_hangs_does_not_hold_the_close():
     """``close`` waits for no code of the caller's, be it a task or an initializer."""
     release = threading.Event()
@@ -1599,6 +1641,26 @@ def test_tickets_that_are_held_after_a_failure_keep_their_order():
         line.queue.append(tickets[3])
         assert (4, tickets) == (line.waiting(), end())
     assert 0 == line.waiting()
+
+
+def test_a_ticket_that_was_not_begun_goes_back_to_its_line():
+    """An urgent one is still taken first, and what has no slot is no work: a thread that thought so would never rest."""
+    line, (ordinary, urgent) = TicketQueue(), tickets(1, 2)
+    line.take_back(ordinary, urgent=False)
+    line.take_back(urgent, urgent=True)
+    slots = [{}, {None: OWN}, {line: OWN}]  # for urgent calls, or for the others
+    assert [False, True, True] == [line.has_work(free.get) for free in slots]
+    assert [None, urgent, ordinary] == [line.take(free.get)[0] for free in slots]
+    assert 0 == line.waiting()
+
+
+def test_an_attempt_that_is_lost_with_its_thread_holds_back_the_others():
+    """As any failure that may stop the run."""
+    port = ThreadPort(Crew(), Job(abs, wary=True), False)
+    port.start(tickets(1, 2))
+    port.give_up(Ended(0, OSError(), "", 0.0, 0.0, "thread"))
+    assert (0, 2) == (len(port.queue), port.waiting())
+    port.close()
 
 
 def test_late_failure_of_an_abandoned_thread_holds_nothing_back():

@@ -139,7 +139,6 @@ class ThreadEngine:
             if not self._count_surplus():
                 return False
             self.workers.discard(worker)
-            self.surplus -= 1
             if len(self.spares) < self.max_workers:
                 self.spares[worker] = None
             else:

@@ -83,7 +83,7 @@ def enclosing_attempts() -> tuple[Enclosing, ...]:
     worker = current_worker()
     own = None if worker is None else worker.attempt()
     outer = [attempt for attempt in _outer.get() if attempt.claim]
-    return (*outer, own) if own is not None and own not in outer else tuple(outer)
+    return tuple(outer) if own is None else (*outer, own)
 
 
 def lender(engine: object) -> Enclosing | None:

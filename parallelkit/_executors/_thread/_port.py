@@ -251,7 +251,7 @@ class ThreadPort(TicketQueue, Port):
         self.fail(ParallelKitError("the task that made this run was abandoned"))
 
     def running(self) -> list[tuple[int, float, str]]:
-        return [(ticket[0], claim[0], worker.name) for worker, ticket, claim in self._at_work() if claim]
+        return [(ticket[0], at, worker.name) for worker, ticket, claim in self._at_work() for at in claim]
 
     def stacks(self) -> dict[int, str]:
         """The current stack of each running attempt, by index."""
@@ -260,9 +260,9 @@ class ThreadPort(TicketQueue, Port):
     def _at_work(self) -> Iterator[tuple[Worker, Ticket, list[float]]]:
         """The workers that run attempts of this port."""
         for worker in list(self._engine.workers):
-            port, ticket, claim = worker.current or (None, None, [])
-            if port is self and ticket is not None:
-                yield worker, ticket, claim
+            current = worker.current
+            if current is not None and current[0] is self:
+                yield worker, current[1], current[2]
 
     def measure(self, facts: Facts) -> None:
         """Record the processor time that the threads have used since the port was opened."""
