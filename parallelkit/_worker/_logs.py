@@ -18,19 +18,15 @@ if TYPE_CHECKING:
     Send = Callable[[bytes], None]
 
 
-def forward_logs(send: Send, levels: dict[str, int], disabled: int) -> None:
-    """Send what is logged here to the parent, at the parent's levels; from now on, or once logging is imported."""
-    if "logging" in sys.modules:
-        _install(send, levels, disabled)
+def forward_logs(send: Send, setup: dict[str, Any]) -> None:
+    """Send what is logged here to the parent, at the parent's levels; from now on, or once logging is imported.
+
+    ``setup["captured"]``: have warnings logged, as the parent does by ``logging.captureWarnings(True)``.
+    """
+    if "logging" in sys.modules or setup["captured"]:
+        _install(send, setup)
     else:
-        sys.meta_path.insert(0, _Waiting(lambda: _install(send, levels, disabled)))
-
-
-def capture_warnings() -> None:
-    """Have warnings logged, as the parent does by ``logging.captureWarnings(True)``."""
-    import logging
-
-    logging.captureWarnings(True)
+        sys.meta_path.insert(0, _Waiting(lambda: _install(send, setup)))
 
 
 class _Waiting:
@@ -54,7 +50,7 @@ class _Waiting:
         return spec
 
 
-def _install(send: Send, levels: dict[str, int], disabled: int) -> None:
+def _install(send: Send, setup: dict[str, Any]) -> None:
     import logging
 
     class ToParent(logging.Handler):
@@ -65,9 +61,10 @@ def _install(send: Send, levels: dict[str, int], disabled: int) -> None:
                 self.handleError(record)
 
     logging.root.handlers[:] = [ToParent()]
-    for name, level in levels.items():
+    for name, level in setup["levels"].items():
         logging.getLogger(name).setLevel(level)
-    logging.disable(disabled)
+    logging.disable(setup["disabled"])
+    logging.captureWarnings(setup["captured"])
 
 
 def _pack_record(record: LogRecord) -> bytes:

@@ -32,7 +32,7 @@ from parallelkit._worker._channel import (
     frame,
 )
 from parallelkit._worker._jobs import load_job, noting, raiser
-from parallelkit._worker._logs import capture_warnings, forward_logs
+from parallelkit._worker._logs import forward_logs
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._slots import Slots
 from parallelkit._worker._surroundings import Surroundings, flush, furnish
@@ -136,9 +136,7 @@ class _Worker:
         _channel.set_outer_width(setup["width"])  # first: ``site`` may run code that asks for it
         furnish(setup)
         self.slots = Slots(self.ring, self.outbox, setup["blocks"])
-        forward_logs(self._send_record, setup["levels"], setup["disabled"])
-        if setup["captured"]:
-            capture_warnings()
+        forward_logs(self._send_record, setup)
         self.surroundings = Surroundings(setup["warnings"])
         _call_functions.attach(self.ring, self.surroundings.keep)
         try:
