@@ -58,14 +58,14 @@ def cut_short(executor, within, **options):
     ids=lambda options: next(iter(options)),
 )
 def test_what_an_abandoned_task_waits_for_ends(executor, within, options):
-    """So its thread ends as well, and costs no slot any more."""
+    """What an abandoned task waits for ends, and with it the thread, which then costs no slot any more."""
     cut_short(executor, WITHIN[within], **options)
     wait_until(lambda: not executor._pool.abandoned)
     assert [1, 2] == run_parallel(abs, [-1, -2], executor=executor, run_timeout=PATIENCE).values()
 
 
 def test_what_an_abandoned_task_waits_for_through_another_executor_ends(executor):
-    """So it is if a run elsewhere, made by the task, waits for one here that has begun: of a later one nobody knows whose it is."""
+    """So does what it waits for through a run elsewhere, if that has begun here: of a later one nobody knows whose it is."""
     cut_short(executor, lambda executor: run_parallel(WITHIN["a run"], [executor]), max_failures=1)
     wait_until(lambda: not executor._pool.abandoned)
 
@@ -171,7 +171,7 @@ def random_run(rng, executor, limit):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.all) for seed in range(1, 60))])
 def test_runs_within_runs_that_are_stopped_at_random_all_end(seed):
-    """And none of them costs the executor a slot."""
+    """Runs within runs that are stopped at random all end, and none of them costs the executor a slot."""
     rng = random.Random(seed)
     limit = RateLimit(rng.randint(1, 3), per=0.01)
     with ThreadExecutor(rng.randint(1, 3)) as executor:

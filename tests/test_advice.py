@@ -65,7 +65,7 @@ def test_a_healthy_run_needs_no_advice(name):
 
 
 def test_a_run_of_which_nothing_began_needs_no_advice():
-    """No attempt, nothing to say."""
+    """A run without an attempt gets no advice."""
     ledger = plant([0.0] * 3)
     ledger.stopped = "run_timeout"
     ledger.cancel(range(3), {})
@@ -151,7 +151,7 @@ def test_the_attempts_of_others_are_not_those_of_a_dominating_task():
 
 
 def test_a_dominating_task_that_failed_is_not_to_be_split():
-    """That would be of no use; a bound would."""
+    """If the task that dominates a run has failed, a timeout is advised, and not to split it."""
     ledger = plant([10.0] + [0.1] * 100)
     fail(ledger, 0, ValueError("no"))
     advice = only(ledger, _slow.dominating_task)
@@ -177,14 +177,14 @@ def test_a_run_that_has_a_timeout_is_not_told_to_take_one():
 
 
 def test_nor_is_a_task_that_has_a_timeout_of_its_own():
-    """An attempt has run into it."""
+    """If an attempt of the dominating task has run into a timeout of its own, a lower one is advised."""
     ledger = plant([10.0] + [0.1] * 100)
     fail(ledger, 0, TaskTimeout("too long"))
     assert only(ledger, _slow.dominating_task).cure.endswith(": a lower timeout would bound what it costs.")
 
 
 def test_a_task_that_was_cut_off_does_not_dominate():
-    """How long it would have been nobody knows."""
+    """A long task that the stop cut off gets no advice: how long it would have been nobody knows."""
     ledger = plant([10.0] + [0.1] * 100)
     cut_off(ledger, [0], "run_timeout of 10 s")
     assert [] == advice_on(ledger)
@@ -398,7 +398,7 @@ def test_workers_idle_because_a_task_was_told_to_wait(ledger, why, estimate):
     ],
 )
 def test_a_wait_that_held_nobody_up_is_not_to_blame(ledger):
-    """Then it is the limit."""
+    """If nobody waited for a task that was told to wait, the limit is named alone."""
     assert "held back by" in only(ledger, _slow.held_by_limits).cause
     assert "told to wait" not in only(ledger, _slow.held_by_limits).cause
 
@@ -443,7 +443,7 @@ def test_what_came_after_the_last_start_says_nothing_about_a_limit():
 
 
 def test_a_slow_input_is_not_the_fault_of_a_limit_nor_of_tiny_tasks():
-    """The workers had nothing to start, with or without it."""
+    """Of a slow input only that is said, though there is a limit, or the tasks are tiny: the workers had nothing to start."""
     ledger = plant([0.1] * 128, pause=0.1, input_seconds=11.5, limits=("RateLimit(100, per=1)",))
     only(ledger, _slow.starved)
     tiny = plant([0.00001] * 20_000, executor="processes", ended_at=BEGAN + 2, input_seconds=1.7)
@@ -451,7 +451,7 @@ def test_a_slow_input_is_not_the_fault_of_a_limit_nor_of_tiny_tasks():
 
 
 def test_a_limit_that_holds_nobody_up_is_not_to_blame_for_a_long_last_task():
-    """Up to the last start all workers were busy."""
+    """If all workers were busy up to the last start, no limit is named, however long the last task takes."""
     ledger = plant([0.1] * 100 + [1.0], limits=("RateLimit(1000, per=1)",))
     assert _slow.held_by_limits(survey(ledger)) is None
 
@@ -479,7 +479,7 @@ def test_what_is_left_for_the_work_may_be_next_to_nothing():
 
 
 def test_pickling_that_costs_little_is_not_mentioned():
-    """A tenth of the work is a fair price."""
+    """Pickling that takes a tenth of the work gets no advice."""
     ledger = plant([0.05] * 100, workers=4, executor="processes", travel_seconds=0.5)
     assert [] == advice_on(ledger)
 
@@ -495,7 +495,7 @@ def test_tasks_with_threads_of_their_own_crowd_the_processors():
 
 
 def test_tasks_that_compute_without_the_lock_are_not_crowded():
-    """All the processor time is the workers' own."""
+    """If all processor time is the workers' own, threads of tasks are not said to crowd the processors."""
     assert [] == advice_on(plant([0.8] * 80, cpu_seconds=32.0, worker_cpu_seconds=31.0))
 
 
@@ -509,7 +509,7 @@ def test_a_coroutine_that_blocks_its_loop_is_named():
 
 
 def test_a_coroutine_that_runs_alone_keeps_nobody_waiting():
-    """There is nothing to gain where one task at a time runs anyway."""
+    """A blocked loop is not mentioned where one task at a time runs anyway."""
     facts = {"blocked_seconds": 3.0, "longest_step": 2.0, "longest_step_of": 1}
     assert [] == advice_on(plant([0.5] * 10, workers=1, **facts))
 
@@ -697,20 +697,20 @@ def test_a_process_that_crashed_was_not_killed():
 
 
 def test_a_coroutine_that_was_cancelled_is_no_thread():
-    """It has a stack too, and holds nothing any more."""
+    """A coroutine that was cancelled at its timeout, and so has a stack, is not counted as an abandoned thread."""
     ledger = plant([2.0] * 3 + [0.5] * 100, workers=10, coroutines=True)
     fail(ledger, 0, timed_out("task", 2), stack=STACK)
     assert [] == advice_on(ledger)
 
 
 def test_a_thread_that_stood_in_no_python_code_of_the_task_is_not_placed():
-    """Our own frames say nothing to the caller."""
+    """A stack of our own frames alone names no place: they say nothing to the caller."""
     stack = STACK[: STACK.index('  File "/home/me')]
     assert "" == _wasted.innermost(stack) == _wasted.innermost("")
 
 
 def test_an_attempt_that_waits_for_a_lock_stands_where_it_waits():
-    """Not in the module of the lock, which says nothing."""
+    """An attempt that waits for a lock is placed in the code that waits, not in the module of the lock."""
     waits = '  File "/usr/lib/python3.11/threading.py", line 327, in wait\n    waiter.acquire()\n'
     assert "fetch (client.py, line 40)" == _wasted.innermost(STACK + waits)
 
@@ -724,7 +724,7 @@ def test_a_timeout_that_nobody_enforced():
 
 
 def test_a_timeout_that_nobody_needed_is_not_mentioned():
-    """Nothing overran."""
+    """An inline run in which no attempt overran its timeout gets no advice."""
     ledger = plant([0.1] * 10, workers=1, executor="inline", timeout=1, timeouts_enforced=False)
     assert [] == advice_on(ledger)
 
@@ -766,7 +766,7 @@ def test_a_worker_that_ended_otherwise_is_no_sign_of_little_memory():
 
 
 def test_what_was_cut_off_by_the_stop_is_not_held_against_the_run():
-    """The stop of a run abandons threads by design."""
+    """Threads that the stop of the run abandons, by design, get no advice."""
     ledger = plant([0.5] * 100)
     cut_off(ledger, range(95, 100), "run_timeout of 6 s")
     assert [] == advice_on(ledger)

@@ -88,7 +88,7 @@ def test_ratios_are_of_the_same_round():
 
 @pytest.mark.all
 def test_every_row_can_be_measured():
-    """What the budget speaks of, the questions ask."""
+    """Each row of the budget names a question, systems, cases and peers that there are."""
     for row in _rows.ROWS:
         question = _record.question(row.question)
         for system, case in row.places():
@@ -99,7 +99,7 @@ def test_every_row_can_be_measured():
 
 
 def test_answers_survive_the_file(tmp_path, monkeypatch):
-    """What is written is what is read."""
+    """Answers that are saved are the same when they are loaded."""
     monkeypatch.setattr(_record, "RESULTS", tmp_path)
     monkeypatch.setattr(_record, "question", lambda name: QUESTION)
     told = Answers(QUESTION, {("double", "one"): {1: {"units": 1.0}, 2: {"units": 3.0}}})

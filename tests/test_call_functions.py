@@ -62,7 +62,7 @@ def test_what_a_tasks_function_needs_loads_outside_of_its_timeout(module, form):
 
 @pytest.mark.all
 def test_calls_and_chunks_load_outside_of_the_timeout(module):
-    """So it is for ``submit`` and for ``map``, whose calls come in chunks."""
+    """What a call of ``submit`` needs, or one of ``map``, whose calls come in chunks, loads outside of its timeout."""
     loaded = module().loaded
     with ProcessExecutor(1, timeout=LIMITS["timeout"]) as executor:
         assert "once" == executor.submit(loaded).result()
@@ -96,7 +96,7 @@ def test_a_module_that_hangs_costs_only_the_tasks_that_need_it(module, monkeypat
 
 @pytest.mark.all
 def test_the_timeout_holds_after_the_loading(module):
-    """The clock starts anew, and is not switched off."""
+    """After the loading the timeout starts anew: it is not switched off."""
     name = module().__name__
     scope = {"__name__": "__main__"}
     exec(f"import {name}, time\ndef script(item):\n    {name}.loaded()\n    time.sleep(1000)", scope)
@@ -107,6 +107,6 @@ def test_the_timeout_holds_after_the_loading(module):
 
 
 def test_a_module_that_cannot_be_imported_fails_its_task(module):
-    """The error is the module's own."""
+    """The failure of a task whose module cannot be imported has the module's own error."""
     results = run_parallel([Task(module("raise ImportError('nothing here')").loaded, 1)], **LIMITS)
     assert "nothing here" in str(results.failures[0].error)

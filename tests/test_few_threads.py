@@ -61,7 +61,7 @@ def test_a_run_that_loses_its_last_thread_keeps_its_outcomes(name, limits, syste
 @pytest.mark.parametrize("name", ["call", "call_later"])
 @pytest.mark.all
 def test_a_stream_that_loses_its_last_thread_yields_its_outcomes(name, system):
-    """In a stream, too."""
+    """If nothing can replace a hung thread, a stream yields its outcomes so far, the timeout, and the rest as cancelled."""
     outcomes = iter_parallel(getattr(system, name), ["done", "hang", "rest"], timeout=0.05, max_workers=1)
     assert [None, TaskTimeout, TaskCancelled] == [
         None if one.ok else type(one.error) for one in sorted(outcomes, key=lambda one: one.index)

@@ -277,7 +277,7 @@ def test_what_each_task_makes_or_brings_itself_is_its_own(script):
 
 
 def test_pools_of_others_are_told_too(script):
-    """Their workers get the same bytes."""
+    """A function that takes a generator along is refused for pools of others, too: their workers get the same bytes."""
     with pytest.raises(TypeError, match=WHO):
         sealed(Job(script["by_global"], (), {}, star=False))
 

@@ -47,7 +47,7 @@ def raise_by_itself():
 
 
 def test_the_answer_is_given_on(interrupt):
-    """Whatever it is, and what the code raises is raised."""
+    """What the caller's code returns or raises is returned or raised."""
     assert [7, None] == [InterruptibleCall(interrupt)(lambda answer=answer: answer) for answer in (7, None)]
     with pytest.raises(OSError, match="of its own"):
         InterruptibleCall(interrupt)(lambda: (_ for _ in ()).throw(OSError("of its own")))
@@ -56,7 +56,7 @@ def test_the_answer_is_given_on(interrupt):
 
 @pytest.mark.parametrize("question", [press_and_answer, press_and_swallow, press_and_fail, raise_by_itself])
 def test_what_ctrl_c_cuts_off_has_no_answer(interrupt, question):
-    """Also where the code swallows it, or raises something else: the loop will obey it."""
+    """Code that Ctrl-C cuts off has no answer, even if it swallows that or raises something else; the loop obeys it later."""
     assert UNSET is InterruptibleCall(interrupt)(question)
     assert (True, False) == (interrupt.asked, interrupt.exposed)
     with pytest.raises(KeyboardInterrupt):
@@ -72,7 +72,7 @@ def test_a_ctrl_c_from_before_cuts_nothing_off(interrupt):
 
 
 def test_within_other_code_of_the_callers_everything_stays_exposed(interrupt):
-    """As it was before the question."""
+    """A question within other code of the caller's leaves that exposed to Ctrl-C, as it was before."""
     with interrupt.user_code():
         assert [7, UNSET] == [
             InterruptibleCall(interrupt)(question) for question in (lambda: 7, raise_by_itself)

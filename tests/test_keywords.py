@@ -34,21 +34,21 @@ CLASSES = (Checkpoint, ConcurrencyLimit, ProcessExecutor, RateLimit, Retry, Thre
     ],
 )
 def test_an_unknown_keyword_of_a_class_gets_the_nearest(make, said):
-    """Or what it is called here, or all there are."""
+    """The error of an unknown keyword suggests the nearest, or what it is called here, or lists all there are."""
     with pytest.raises(TypeError, match=said):
         make()
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_whoever_asks_for_the_signature_gets_its_own(kind):
-    """Editors and documentation show it, and no ``**kwargs``."""
+    """The signature of a class is its own, as editors and documentation show it, without ``**kwargs``."""
     parameters = inspect.signature(kind).parameters
     assert "kwargs" not in parameters
     assert len(parameters) >= 2
 
 
 def test_what_they_make_is_what_it_was():
-    """Also for those that bring their own ``__init__``, and for copies."""
+    """Subclasses with an ``__init__`` of their own work, and objects can be copied and pickled."""
 
     class Wide(ThreadExecutor):
         def __init__(self, workers):
@@ -61,7 +61,7 @@ def test_what_they_make_is_what_it_was():
 
 
 def test_a_local_variable_is_no_keyword():
-    """Although Python lists it with the names of the parameters."""
+    """The name of a local variable, which Python lists with those of the parameters, is an unknown keyword."""
 
     class Room:
         def __init__(self, max_workers, *, other=0):

@@ -47,14 +47,14 @@ def say(item):
     "options", [{"on_event": refuse}, {"progress": {"file": object(), "disable": False}}]
 )
 def test_what_cannot_be_told_of_a_listener_or_a_bar_costs_no_outcome(executor, options):
-    """They are switched off, and the run goes on."""
+    """If a listener or bar fails, and the log does as well, the run goes on without them."""
     with unheard():
         assert [0, 1, 2] == run_parallel(abs, range(3), executor=executor, **options).values()
         assert 3 == len([*iter_parallel(abs, range(3), executor=executor, **options)])
 
 
 def test_what_cannot_be_told_of_a_value_costs_its_record_alone(tmp_path):
-    """The task has succeeded all the same."""
+    """If a value cannot be recorded, and the log fails, its task has succeeded all the same."""
     with unheard():
         results = run_parallel(
             lambda item: (item for _ in "x"), ["a", "b"], key=str, checkpoint=tmp_path / "journal"
@@ -63,7 +63,7 @@ def test_what_cannot_be_told_of_a_value_costs_its_record_alone(tmp_path):
 
 
 def test_a_run_whose_journal_cannot_be_written_is_stopped_all_the_same(tmp_path, monkeypatch):
-    """The results say why, if the log cannot."""
+    """If the journal cannot be written, and the log fails, the run is stopped, and its results say why."""
 
     def full(self, records):
         raise sqlite3.OperationalError("the disk is full")
@@ -75,13 +75,13 @@ def test_a_run_whose_journal_cannot_be_written_is_stopped_all_the_same(tmp_path,
 
 
 def test_what_a_task_logs_in_a_process_costs_it_nothing():
-    """Its record is handled in this process, and fails here."""
+    """If the handling of a record fails that a task has logged in a process, the task succeeds."""
     with unheard():
         assert [0, 1] == run_parallel(say, range(2), executor="processes", max_workers=1).values()
 
 
 def test_a_callback_that_ends_in_no_exception_costs_no_other_call():
-    """It was to be told of in the log."""
+    """If a callback raises SystemExit, and the log in which to tell so fails, the next call is made."""
     with unheard(), ThreadExecutor(1) as executor:
         future = executor.submit(abs, -1)
         future.add_done_callback(lambda _: sys.exit())
@@ -89,7 +89,7 @@ def test_a_callback_that_ends_in_no_exception_costs_no_other_call():
 
 
 def test_a_record_names_the_place_where_it_was_made(caplog):
-    """As one of the standard logger does."""
+    """A record of our logger names the place where it was made, as one of the standard logger does."""
     run_parallel(abs, [1], on_event=refuse)
     (record,) = caplog.records
     assert ("parallelkit", "_events.py", "_say") == (record.name, record.filename, record.funcName)
