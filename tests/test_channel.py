@@ -388,6 +388,27 @@ def test_what_a_signal_handler_logs_while_its_thread_sends_is_sent_next(pair, ri
     assert frame(_channel.WAKE) + logged == far.recv(100)
 
 
+def test_a_frame_that_was_sent_is_not_reported_as_unsent(pair, ring):
+    """If what was posted meanwhile finds no room, that is not the sender's error: another would take the place of the result that it sent."""
+    near, far = pair
+
+    class Interrupted:
+        def sendmsg(self, messages, rights):
+            if messages == [logged] and refusals:
+                raise refusals.pop()
+            if messages != [logged] and refusals:
+                outbox.post(logged)
+            return near.sendmsg(messages, rights)
+
+    refusals = [OSError(errno.EBADF, "refused")]
+    logged = frame(_channel.RECORD, b"logged")
+    outbox = Outbox(Interrupted(), ring)
+    outbox.send(frame(_channel.WAKE))
+    assert frame(_channel.WAKE) == far.recv(100)
+    outbox.send(frame(_channel.WAKE))
+    assert frame(_channel.WAKE) + logged == far.recv(100)
+
+
 @pytest.mark.parametrize(("number", "patience"), [(errno.EBADF, 10.0), (errno.ENOBUFS, 0.0)])
 def test_a_worker_does_not_try_for_ever(pair, ring, monkeypatch, number, patience):
     """A worker gives up after a while, and at once if retrying would be in vain."""

@@ -42,10 +42,13 @@ class Outbox:
         return os.getpid() != self._pid
 
     def send(self, message: bytes, fd: int | None = None) -> None:
-        """Send a frame; when this returns, the parent can read it."""
+        """Send a frame; when this returns, the parent can read it. If this raises, the parent does not get it."""
         with self._lock:
             self._send(message, fd)
-        self._send_posted()
+        try:
+            self._send_posted()
+        except OSError:
+            pass  # not this frame's; what was posted is tried again after the next one
 
     def post(self, message: bytes) -> None:
         """Send a frame now, or leave it to the thread that is sending."""
@@ -57,7 +60,8 @@ class Outbox:
         while self._posted and self._lock.acquire(False):
             try:
                 while self._posted:
-                    self._send(self._posted.popleft(), None)
+                    self._send(self._posted[0], None)
+                    self._posted.popleft()
             finally:
                 self._lock.release()
 
