@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from math import inf
 
 import pytest
 from patience import wait_until
@@ -111,6 +112,33 @@ def test_a_thread_that_returns_late_tells_those_who_wait_in_vain(system):
     system.release.set()
     assert [] == port.wait(time.monotonic() + 30)
     assert "can't start new thread" in str(port.failure)
+    engine.close()
+
+
+def test_only_those_who_wait_in_vain_are_told(system):
+    """A run that waits for nothing goes on, and may find a thread later."""
+    engine = ThreadEngine(1)
+    waiting, other = engine.open(Job(abs)), engine.open(Job(abs))
+    waiting.queue.append((0, 1, -1, None))
+    system.lacks = True
+    engine._supply_all()
+    assert ("can't start new thread", None) == (str(waiting.failure), other.failure)
+    engine.close()
+
+
+def test_a_thread_that_was_not_started_leaves_nothing_behind(system):
+    """The next has its number, and no run waits for its initializer."""
+    engine = ThreadEngine(1, initializer=int)
+    port = engine.open(Job(lambda _: threading.current_thread().name))
+    system.lacks = True
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        port.start([(0, 1, None, None)])
+    system.lacks = False
+    assert engine.check_starts(inf) is None
+    engine.supply(1)
+    while not (blocks := port.wait(time.monotonic() + 30)):
+        assert port.failure is None
+    assert [["parallelkit_0"]] == [block.values for block in blocks]
     engine.close()
 
 

@@ -656,6 +656,14 @@ def test_a_run_without_timeout_ends_where_an_earlier_one_lost_every_slot(engine)
     port.close()
 
 
+def test_a_loss_of_every_slot_is_not_put_off():
+    """What is abandoned later, in a slot that was lent, say, gives the others no more time to return."""
+    engine, now, timeout = ThreadEngine(1), 10.0, 5.0
+    for number, until in enumerate([None, 16.0, 16.0]):
+        assert engine.abandon(object(), [0.0], now + number, timeout)
+        assert until == (engine.loss and engine.loss.until)
+
+
 def test_a_loss_of_every_slot_is_told_to_those_that_wait_already(engine):
     """A run without a timeout that is already waiting ends when another run loses every slot."""
     hold = Hold()

@@ -269,7 +269,6 @@ class ThreadEngine:
         """Have all threads and ports look again for work: a thread that has just died may have been about to wake one."""
         for waiter in [*self.workers, *self.ports]:
             waiter.gate.force()  # type: ignore[attr-defined]  # both have one
-        self._supply_all()
 
     def leave(self, worker: ThreadWorker) -> None:
         """Strike off a worker that is gone; if it was abandoned, it costs no slot any more."""
