@@ -43,9 +43,9 @@ def apply_settings(
 
 def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]]) -> None:
     """Call the initializer that ``bring`` unpickles, and keep what it has changed."""
-    initializer, initargs, scopes, classes = _script.gather(bring)
-    before = [(scope, dict(scope), _contents(scope)) for scope in scopes]
-    attributes = [(cls, dict(vars(cls))) for cls in classes]
+    (initializer, initargs), arrived = _script.gather(bring)
+    before = [(scope, dict(scope), _contents(scope)) for scope in arrived if type(scope) is dict]
+    attributes = [(cls, dict(vars(cls))) for cls in arrived if type(cls) is not dict]
     initializer(*initargs)
     for scope, was, had in before:
         assigned = _assigned(was, scope)

@@ -23,11 +23,8 @@ _STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE, _GET, _LONG_GET = b"\x93", b"\x8c", 0x94, 
 _LONGEST = 258  # bytes of a short text with the opcodes around it
 
 _assigned: dict[str, Any] = {}
-_arrived: list[dict[str, Any]] | None = None
-"""While the initializer is unpacked: the globals of the script's functions that came with it. Else None."""
-
-_arrived_classes: list[type] = []
-"""The script's classes that came with the initializer."""
+_arrived: dict[int, Any] | None = None
+"""While the initializer is unpacked: the script's classes that came with it, and the globals of its functions, by id. Else None."""
 
 _assigned_to: dict[type, frozenset[str]] = {}
 """The names of the attributes that the initializer has assigned to these classes."""
@@ -73,15 +70,12 @@ def _text_before(blob: bytes, end: int) -> tuple[str, int]:
     return blob[start + 2 : end - 1].decode(errors="replace"), start
 
 
-def gather(
-    bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]],
-) -> tuple[Callable[..., object], Iterable[Any], list[dict[str, Any]], list[type]]:
-    """The initializer and its arguments, which ``bring`` unpickles, with the script's globals and classes that come along."""
+def gather(bring: Callable[[], Any]) -> tuple[Any, Iterable[Any]]:
+    """What ``bring`` unpickles, which is the initializer; and the script's classes and dicts of globals that come along."""
     global _arrived
-    scopes: list[dict[str, Any]] = []
-    _arrived = scopes
+    arrived = _arrived = {}
     try:
-        return *bring(), scopes, _arrived_classes
+        return bring(), arrived.values()
     finally:
         _arrived = None  # the globals of tasks must not be kept: there is no end of them
 
@@ -125,8 +119,8 @@ def arrive_class(cls: type) -> None:
     """Called when a class of the script has been unpickled."""
     if cls.__module__ in NAMES:
         _named[cls.__qualname__] = ref(cls)
-    if _arrived is not None and not any(cls is known for known in _arrived_classes):
-        _arrived_classes.append(cls)
+    if _arrived is not None:
+        _arrived[id(cls)] = cls
 
 
 def assigned_to(cls: type) -> frozenset[str]:
@@ -141,5 +135,5 @@ def arrive(function: FunctionType) -> None:
         return
     if _arrived is None:
         scope.update(_assigned)
-    elif not any(scope is known for known in _arrived):
-        _arrived.append(scope)
+    else:
+        _arrived[id(scope)] = scope
