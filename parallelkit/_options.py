@@ -129,6 +129,11 @@ class Checked:
     on_event: Callable[[Event[Any]], object] | None = None
     checkpoint: Checkpoint | None = None
 
+    @property
+    def wary(self) -> bool:
+        """Whether a failure may stop the run."""
+        return self.on_error == "raise" or self.max_failures is not None
+
 
 def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checked:
     """Validate the options; raise TypeError or ValueError naming the argument, the rule and the value."""

@@ -127,14 +127,13 @@ class Plan:
         options, shape = self.options, self.intake.shape
         exact = shape.gated or shape.bounded
         star = options.star and self.fn is not None
-        wary = options.on_error == "raise" or options.max_failures is not None
         return Job(
             self.fn,
             options.args,
             options.kwargs,
             star,
             exact,
-            wary,
+            options.wary,
             label=lambda index: label(key(index)),
             # With limits, priorities or retries, tasks may wait that the port has not been given yet.
             ended=lambda: self.intake.exhausted and not (exact or self.delayed),
@@ -200,9 +199,8 @@ class Plan:
         failure may stop the run (less is run for nothing) or a cache is asked about each item, which may take seconds.
         """
         whole = self.intake.size if self.intake.shape.ranked else None
-        careful = self.options.max_failures is not None or self.options.on_error == "raise" or self.cache
         least = WINDOW * engine.max_workers
-        if direct and self.intake.at_hand and not careful:
+        if direct and self.intake.at_hand and not (self.options.wary or self.cache):
             least = max(least, getattr(engine, "ahead_of_list", AHEAD_OF_LIST))
         return Window(least, self.options.buffersize or whole)
 
