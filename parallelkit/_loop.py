@@ -185,14 +185,15 @@ class Loop:
         """Tell the observer what has begun and what has ended."""
         if self.observer is None:
             return
-        news, running = self.scheduler.take_news(), self.port.running()
-        try:
-            with self.interrupt.user_code():
-                self.observer.ended(news)
+        running = self.port.running()
+        # Entering raises a Ctrl-C that has come already: then the stop that follows tells the news.
+        with self.interrupt.user_code():
+            try:
+                self.observer.ended(self.scheduler.take_news())
                 self.observer.begun(running)
-        except KeyboardInterrupt:
-            self.observer = None  # so that it cannot delay the stop that follows
-            raise
+            except KeyboardInterrupt:
+                self.observer = None  # so that it cannot delay the stop that follows
+                raise
 
     def ask_to_stop(self, reason: str) -> None:
         """Stop at the next safe point; may be called by any thread."""

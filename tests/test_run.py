@@ -430,7 +430,7 @@ def test_a_long_key_is_shortened_in_messages():
 
 @in_threads_and_inline
 def test_ctrl_c_gives_what_was_done(executor, gate):
-    """Ctrl-C while a task runs stops the run, and RunInterrupted has the results."""
+    """Ctrl-C while a task runs stops the run, and RunInterrupted has the results, in which that task had started."""
 
     def task(item):
         if item == 3:
@@ -441,14 +441,19 @@ def test_ctrl_c_gives_what_was_done(executor, gate):
     def press():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    told = []
     with pytest.raises(RunInterrupted) as caught:
-        run_parallel(task, range(50), executor=executor, max_workers=1)
+        run_parallel(task, range(50), executor=executor, max_workers=1, on_event=told.append)
     results = caught.value.results
     assert isinstance(results, Results)
     assert "interrupted (Ctrl-C)" == results.stopped
     assert {0: 0, 1: 1, 2: 2} == results.successes
     assert 50 == len(results)
-    assert isinstance(results.failures[3].error, TaskCancelled)
+    cut_off = results.failures[3]
+    assert isinstance(cut_off.error, TaskCancelled)
+    assert cut_off.started_at is not None
+    assert [1, 0] == [cut_off.attempts, results.failures[4].attempts]
+    assert ["started", "failed"] == [event.kind for event in told if event.key == 3]
     assert signal.default_int_handler is signal.getsignal(signal.SIGINT)
 
 

@@ -40,6 +40,7 @@ class InlinePort(Port):
         self._queue: deque[Ticket] = deque()
         self._gate = Gate()
         self._woken = False
+        self._cut_off: list[Running] = []  # the attempt that Ctrl-C came out of
 
     def room(self) -> int:
         return 1 - len(self._queue)
@@ -60,6 +61,7 @@ class InlinePort(Port):
                 value = self.run(ticket)
         except BaseException as error:
             if ends_program(error):
+                self._cut_off.append((index, started, "inline"))
                 raise
             return [Ended(index, drop_frames(error), "", started, self.now(), "inline")]
         return [Block((index,), (value,), (started,), (self.now(),), ("inline",))]
@@ -78,7 +80,7 @@ class InlinePort(Port):
         return self._variables.fresh().run(self._call, ticket[2])
 
     def running(self) -> list[Running]:
-        return []
+        return list(self._cut_off)
 
     def announce(self, heard: Callable[[int, float], object]) -> None:
         self._heard = heard
@@ -89,6 +91,7 @@ class InlinePort(Port):
 
     def close(self) -> None:
         self._queue.clear()
+        self._cut_off.clear()
 
 
 QUITS = (("bdb", "BdbQuit"), ("_pytest.outcomes", "Exit"))
