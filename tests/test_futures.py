@@ -758,6 +758,24 @@ def test_a_callback_that_would_wait_for_ever_is_told_so(make):
         assert 1 == told.get(timeout=30)
 
 
+def test_a_call_that_is_interrupted_as_it_begins_to_wait_has_its_slot_back(monkeypatch):
+    """It may catch the error and go on, and then no other call runs beside it."""
+
+    def interrupt():
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def wait_in_vain():
+        future = executor.submit(abs, -1)
+        monkeypatch.setattr(executor._dispatcher._port, "wake", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            future.result()
+        return executor._pool.slots.lent()
+
+    with ThreadExecutor(1) as executor:
+        assert 0 == executor.submit(wait_in_vain).result(30)
+
+
 def test_a_call_may_shut_another_executor_down():
     """It then waits for the calls of that one, which do not need its thread."""
     ended = []

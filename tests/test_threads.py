@@ -1144,8 +1144,9 @@ def test_who_waits_has_its_slot_back_before_the_call_is_told_to_be_done(monkeypa
 
 
 @pytest.mark.parametrize("kind", ["calls", "runs"])
-def test_a_thread_for_a_lent_slot_is_kept_for_the_next(kind):
+def test_a_thread_for_a_lent_slot_is_kept_for_the_next(kind, monkeypatch):
     """Nested waits one after the other share a thread, so that its initializer opens no connection for each of them."""
+    monkeypatch.setattr(_thread, "IDLE", 0.0)  # which counts for threads without an initializer
     initialized = []
 
     def outer(item):
@@ -1157,6 +1158,23 @@ def test_a_thread_for_a_lent_slot_is_kept_for_the_next(kind):
         assert [1] * 30 == list(executor.map(outer, [-1] * 30, timeout=PATIENCE))
         assert [1] * 30 == run_parallel(outer, [-1] * 30, executor=executor, run_timeout=PATIENCE).values()
     assert 2 == len(initialized)
+
+
+def test_a_thread_of_an_executor_is_kept_for_the_next_run():
+    """What it has in its thread-locals, a connection, say, serves all runs; only a run's own threads end with it."""
+    with ThreadExecutor(1) as executor:
+        threads = [
+            run_parallel(lambda _: threading.current_thread(), [0], executor=executor)[0] for _ in range(3)
+        ]
+    assert 1 == len(set(threads))
+
+
+def test_a_thread_between_attempts_lends_no_slot_of_another_executor(engine):
+    """A finalizer that waits there for a call to another executor adds no slot to that one: it holds none of them."""
+    run_all(engine, abs, [1])
+    (worker,) = engine.workers
+    other = ThreadEngine(1)
+    assert worker.stand_in(other) is None
 
 
 def test_threads_that_are_kept_for_lent_slots_end(monkeypatch):
