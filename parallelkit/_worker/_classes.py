@@ -258,7 +258,7 @@ def _renewed(
 
     The others stay, whatever tasks have stored in them; and so do all that an initializer has assigned.
     """
-    kept = _script.assigned_to(cls)
+    kept = _script.assigned_to.get(cls, frozenset())
     for name in had.keys() - has.keys() - kept:
         if name in vars(cls):
             delattr(cls, name)

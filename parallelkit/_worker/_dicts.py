@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from _pickle import Pickler, loads
 from _struct import Struct
+from io import BytesIO
+from types import SimpleNamespace
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -29,10 +31,10 @@ class Dicts:
 
     def __init__(self, tell: Callable[[bytes], None]) -> None:
         self._tell = tell
-        self._written: list[bytes] = []
-        self._pickler = _PlainPickler(_File(self._written), 3)
+        self._written: list[bytes] = []  # a pickler writes a small pickle whole
+        self._pickler = _PlainPickler(SimpleNamespace(write=self._written.append), 3)
         self._places: dict[int, tuple[int, str]] = {}  # of the keys, by id, in the form of a pickler's memo
-        self._keys = Pickler(_File([]), 3)  # its memo has the keys, and is copied for each dict
+        self._keys = Pickler(BytesIO(), 3)  # its memo has the keys, and is copied for each dict
         self._memo = self._keys.memo
         self._seen: dict[int, str] = {}
         self.fit = False
@@ -69,15 +71,6 @@ class Dicts:
             self._keys.memo = self._places
             self._memo = self._keys.memo
         self._seen = texts
-
-
-class _File:
-    """The file of a pickler, which writes a small pickle whole."""
-
-    __slots__ = ("write",)
-
-    def __init__(self, written: list[bytes]) -> None:
-        self.write = written.append
 
 
 class _PlainPickler(Pickler):

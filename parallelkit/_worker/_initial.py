@@ -51,9 +51,9 @@ def initialize(bring: Callable[[], tuple[Callable[..., object], Iterable[Any]]])
         assigned = _assigned(was, scope)
         has = _contents({name: scope[name] for name in had if name in scope and name not in assigned})
         touched = {name: scope[name] for name in has if has[name] != had[name]}
-        _script.keep(assigned | touched)
+        _script.assigned.update(assigned | touched)
     for cls, was in attributes:
-        _script.keep_attributes(cls, _assigned(was, vars(cls)))
+        _script.assigned_to[cls] = frozenset(_assigned(was, vars(cls)))
 
 
 def _assigned(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sys import modules
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from types import FunctionType
     from typing import Any
 
@@ -22,11 +22,13 @@ MARK = b"_main__\x94"
 _STACK_GLOBAL, _SHORT_TEXT, _MEMOIZE, _GET, _LONG_GET = b"\x93", b"\x8c", 0x94, ord("h"), ord("j")
 _LONGEST = 258  # bytes of a short text with the opcodes around it
 
-_assigned: dict[str, Any] = {}
+assigned: dict[str, Any] = {}
+"""The globals that the initializer has assigned, for the script's tasks."""
+
 _arrived: dict[int, Any] | None = None
 """While the initializer is unpacked: the script's classes that came with it, and the globals of its functions, by id. Else None."""
 
-_assigned_to: dict[type, frozenset[str]] = {}
+assigned_to: dict[type, frozenset[str]] = {}
 """The names of the attributes that the initializer has assigned to these classes."""
 
 _named: dict[str, ref[type]] = {}
@@ -80,16 +82,6 @@ def gather(bring: Callable[[], Any]) -> tuple[Any, Iterable[Any]]:
         _arrived = None  # the globals of tasks must not be kept: there is no end of them
 
 
-def keep(assigned: Mapping[str, Any]) -> None:
-    """Keep globals for the script's tasks."""
-    _assigned.update(assigned)
-
-
-def keep_attributes(cls: type, names: Iterable[str]) -> None:
-    """Remember the attributes of a class that an initializer has assigned."""
-    _assigned_to[cls] = frozenset(names)
-
-
 def give_classes() -> None:
     """Called once in a worker: have its ``__main__``, which is empty, give the script's classes to whoever asks by name."""
     modules["__main__"].__getattr__ = _class_of  # type: ignore[method-assign]  # PEP 562
@@ -123,17 +115,12 @@ def arrive_class(cls: type) -> None:
         _arrived[id(cls)] = cls
 
 
-def assigned_to(cls: type) -> frozenset[str]:
-    """The attributes of a class that the initializer has assigned."""
-    return _assigned_to.get(cls, frozenset())
-
-
 def arrive(function: FunctionType) -> None:
     """Called when a function has been unpickled: give the script's functions what the initializer has assigned."""
     scope = function.__globals__
     if scope.get("__name__") not in NAMES:
         return
     if _arrived is None:
-        scope.update(_assigned)
+        scope.update(assigned)
     else:
         _arrived[id(scope)] = scope
