@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from parallelkit._executors._contract import Engine
 from parallelkit._executors._futures import check_initializer
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._width import outer_width, usable_cpus
@@ -71,13 +70,13 @@ def backend_class() -> Any:
 
 
 class Crew:
-    """The worker processes of a backend: made when first needed, and replaced if others are asked for.
+    """The worker processes of a backend: made when first needed, and replaced if they are broken, or others are asked for.
 
     Replaced ones live on as long as somebody still uses them.
     """
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
+        self._engine: ProcessEngine | None = None
         self._made_for: tuple[Any, ...] = ()
 
     def engine(
@@ -86,10 +85,10 @@ class Crew:
         threads: int | None,
         initializer: Callable[..., object] | None,
         initargs: tuple[Any, ...],
-    ) -> Engine:
+    ) -> ProcessEngine:
         """Return an engine of ``width`` workers that are set up with the other arguments."""
         wanted = (width, threads, initializer, *map(id, initargs))
-        if self._engine is None or self._made_for != wanted:
+        if self._engine is None or self._engine.broken is not None or self._made_for != wanted:
             if threads is None and initializer is None:
                 self._engine = ProcessEngine(width)
             else:

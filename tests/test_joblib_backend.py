@@ -239,6 +239,23 @@ def test_an_initializer_that_raises_is_an_error_and_no_hang():
         Parallel(2, backend="parallelkit", initializer=broken_initializer)(delayed(abs)(n) for n in range(9))
 
 
+def raise_if_there(path):
+    if os.path.exists(path):
+        raise RuntimeError("the service is down")
+
+
+@pytest.mark.all
+def test_after_an_initializer_that_raised_the_next_call_has_new_workers(tmp_path):
+    """In the same block, too: it may have been an outage. It waited for ever."""
+    down = tmp_path / "down"
+    down.touch()
+    with parallel_config(backend="parallelkit", n_jobs=2, initializer=raise_if_there, initargs=(str(down),)):
+        with pytest.raises(BrokenProcessPool, match="the service is down"):
+            parallel([delayed(abs)(-1)])
+        down.unlink()
+        assert [2] == parallel([delayed(abs)(-2)])
+
+
 @pytest.mark.parametrize("where", [parallel_config, Parallel])
 @pytest.mark.parametrize(
     ("given", "message"),
@@ -545,6 +562,20 @@ def test_batches_are_packed_only_as_far_as_there_is_room():
     while news._value:
         time.sleep(0.001)
     assert (2, 3) == (len(packed), len(batches._inbox))
+    batches.close()
+
+
+def test_a_batch_that_comes_after_the_workers_have_failed_fails():
+    """Nobody is left to settle it: those of another call in the same block may have broken them before there was any batch."""
+    failure, called = BrokenProcessPool("no"), []
+    port = SimpleNamespace(failure=failure, room=lambda: 1, start=list, close=list, wait=lambda until: [])
+    port.wake = lambda: None
+    batches = Batches(SimpleNamespace(open=lambda job: port), None)
+    batches._thread.join(10)
+    sent = batches.submit(None, called.append)
+    assert [sent] == called
+    with pytest.raises(BrokenProcessPool):
+        sent.result()
     batches.close()
 
 

@@ -66,6 +66,7 @@ class Batches:
         self._port = engine.open(Job(run, label=self._label))
         self._numbers = count()
         self._closing = False
+        self._failure: BaseException | None = None  # why no batch can be run any more
         self._thread = threading.Thread(target=self._work, name="parallelkit_joblib", daemon=True)
         self._thread.start()
 
@@ -74,6 +75,8 @@ class Batches:
         sent = Sent(calls, callback)
         self._inbox.append(sent)
         self._port.wake()
+        if self._failure is not None:  # else ``_break``, which sets it first, finds this batch
+            sent.settle(None, self._failure)
         return sent
 
     def forget_arrays(self) -> None:
@@ -134,6 +137,7 @@ class Batches:
 
     def _break(self, failure: BaseException) -> None:
         """No worker can be started any more: fail all batches."""
+        self._failure = failure
         for sent in self._left():
             sent.settle(None, failure)
         self._closing = True
