@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, settings
 from interrupts import let_interrupts_in
+from patience import PATIENCE
 from remote_tasks import meet
 
 from parallelkit import ProcessExecutor
@@ -64,6 +66,27 @@ def both_running(tmp_path_factory):
 def anywhere(request, running):
     """An executor of each kind, for tests of what is the same on all and has nothing to do with how they start."""
     return running if request.param == "processes" else request.param
+
+
+@pytest.fixture
+def gate():
+    """A function for tasks that returns its item once the test opens it, or ends."""
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+class Gate:
+    """Lets tasks through when it is opened, and counts those that have come."""
+
+    def __init__(self):
+        self.opened = threading.Event()
+        self.begun = threading.Semaphore(0)
+
+    def __call__(self, item):
+        self.begun.release()
+        assert self.opened.wait(PATIENCE)
+        return item
 
 
 @pytest.fixture

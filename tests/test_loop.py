@@ -568,39 +568,6 @@ def test_the_bar_is_told_after_every_wait():
 # The fakes themselves
 
 
-def test_the_clock_never_goes_back():
-    """The fake clock refuses to go back, or to a time that is not a number."""
-    clock = FakeClock(5)
-    for instant in (4.9, float("nan")):
-        with pytest.raises(ValueError, match="instant must not be before 5"):
-            clock.jump(instant)
-    with pytest.raises(ValueError):
-        clock.advance(-1)
-    assert 5.0 == clock()
-
-
-def test_the_clock_makes_its_calls_in_order_and_on_time():
-    """The fake clock makes scheduled calls in order and at their instants, even those scheduled meanwhile."""
-    clock, seen = FakeClock(), []
-
-    def call(name, then=None):
-        def made():
-            seen.append((name, clock()))
-            if then:
-                then()
-
-        return made
-
-    clock.call_at(2, call("b", lambda: clock.call_at(3, call("c"))))
-    clock.call_at(1, call("a"))
-    clock.call_at(9, call("e", lambda: clock.advance(5)))
-    clock.call_at(4, call("d"))
-    clock.advance(10)
-    assert [("a", 1.0), ("b", 2.0), ("c", 3.0), ("d", 4.0), ("e", 9.0)] == seen
-    assert (14.0, None) == (clock(), clock.next_call_at())
-    assert "FakeClock(14)" == repr(clock)
-
-
 def test_a_script_says_when_it_is_left():
     """A script fails the test at an unexpected attempt, and shows the steps that were not taken."""
     script = Script({"a": Done(1), "b": [Hang(), Done(2)]})

@@ -23,7 +23,6 @@ from patience import given_time, wait_until
 from port_driver import Seen, drive, drive_port, drive_rest, fifo, opened, wait
 
 from parallelkit import ProcessExecutor, Retry, RunInterrupted, Task, run_parallel
-from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
 from parallelkit._executors._process import _reserve, _worker_pool
@@ -113,17 +112,6 @@ def test_workers_stay_for_the_next_run(engine):
 # Death
 
 
-def test_exit_costs_its_own_task(engine):
-    """A task that calls ``os._exit`` fails with the exit code; all others have their values."""
-    seen = drive(engine, partial(far.on, {7: (far.leave, 3)}), range(200))
-
-    assert [7] == list(seen.failures)
-    assert {index: index for index in range(200) if index != 7} == seen.values
-    error = seen.failures[7].error
-    assert isinstance(error, WorkerDied)
-    assert (3, None, f"process {error.pid}") == (error.exitcode, error.signal, seen.failures[7].worker)
-
-
 def test_what_a_worker_has_started_ends_with_it(engine, tmp_path):
     """The programs that a task has started are killed when its worker has ended by itself, too."""
     path = tmp_path / "pid"
@@ -152,27 +140,6 @@ def test_every_task_may_die(engine):
     """If every task kills its worker, each is blamed for its own death, and the run ends."""
     seen = drive(engine, far.leave, range(12))
     assert list(range(12)) == [seen.failures[index].error.exitcode for index in range(12)]
-
-
-def test_what_waits_behind_the_dead_runs_elsewhere(engine):
-    """Tasks that were queued in a worker that died run once, in another."""
-    with opened(engine, partial(far.on, {900: (far.leave, 1)})) as port:
-        drive_port(port, list(range(800)))  # from now on, batches are long
-        seen = drive_port(port, list(range(700, 1000)))
-
-    assert [200] == list(seen.failures)
-    assert {index: 700 + index for index in range(300) if index != 200} == seen.values
-
-
-def test_worker_dead_in_idleness_is_replaced(engine):
-    """The death of an idle worker costs no task."""
-    first = set(drive(engine, far.pid_of, range(20)).values.values())
-    for pid in first:
-        os.kill(pid, signal.SIGKILL)
-    seen = drive(engine, far.pid_of, range(20))
-
-    assert not seen.failures
-    assert not first & set(seen.values.values())
 
 
 @pytest.mark.parametrize("width", [1, 5])
@@ -295,19 +262,6 @@ def load_struck(log, times):
 # Timeouts
 
 
-def test_overdue_task_is_killed(engine):
-    """A task past its timeout soon fails with TaskTimeout; the tasks beside it do not."""
-    with opened(engine, partial(far.on, {1: (far.nap, 1000)})) as port:
-        port.start([(index, 1, index, 0.2 if index == 1 else 30.0) for index in range(10)])
-        seen = drive_rest(port, 10)
-
-    assert [1] == list(seen.failures)
-    assert isinstance(seen.failures[1].error, TaskTimeout)
-    assert "0.2" in str(seen.failures[1].error)
-    started, ended = seen.times[1]
-    assert 0.2 <= ended - started < 4.0
-
-
 @pytest.mark.all
 def test_who_takes_the_place_of_an_overdue_worker_is_there_before():
     """The replacement of an overdue worker starts before the timeout, so that the next task need not wait for it."""
@@ -338,14 +292,6 @@ def test_overdue_task_tells_where_it_was(engine):
 
 @given_time
 @pytest.mark.all
-def test_timeout_does_not_count_the_queue(engine, scale):
-    """Tasks may wait for a worker for longer than their timeout."""
-    seen = drive(engine, far.nap, [0.05 * scale] * 20, timeout=0.2 * scale)
-    assert not seen.failures
-
-
-@given_time
-@pytest.mark.all
 def test_timeout_is_counted_from_the_start_of_each(engine, scale):
     """Many short tasks with one timeout are never overdue, however long they take together."""
     seen = drive(engine, far.nap, [0.002] * int(300 * scale), timeout=0.25 * scale)
@@ -355,31 +301,6 @@ def test_timeout_is_counted_from_the_start_of_each(engine, scale):
 def test_timeout_may_be_as_long_as_one_likes(engine):
     """A timeout may exceed the 25 days that a system call can wait."""
     assert not drive(engine, far.nap, [0.05], timeout=1e8).failures
-
-
-@pytest.mark.all
-def test_timeouts_may_differ(engine):
-    """Each attempt has the timeout of its own ticket."""
-    with opened(engine, far.nap) as port:
-        port.start([(0, 1, 1000, 0.1), (1, 1, 0.3, 10.0), (2, 1, 0.0, None)])
-        seen = drive_rest(port, 3)
-
-    assert [0] == list(seen.failures)
-
-
-@given_time
-@pytest.mark.all
-def test_children_of_an_overdue_task_are_killed_too(engine, tmp_path, scale):
-    """The whole process group of an overdue worker is killed."""
-    path = tmp_path / f"child {scale}"
-    path.touch()  # not a FIFO: if the worker is killed too early, reading one would hang
-    with opened(engine, far.have_child_and_hang) as port:
-        port.start([(0, 1, path, 0.3 * scale)])
-        (ended,) = wait(port)
-
-    assert isinstance(ended.error, TaskTimeout)
-    assert path.read_text(), "it was killed before it had a child"
-    wait_until(lambda: not is_alive(int(path.read_text())))
 
 
 @given_time
@@ -418,23 +339,6 @@ def test_busy_caller_delays_no_kill():
         engine.close()
 
     assert isinstance(ended.error, TaskTimeout)
-
-
-@given_time
-@pytest.mark.all
-def test_committed_result_beats_a_late_look(engine, scale):
-    """A task that took longer than its timeout, but was done before the supervisor looked, has its value."""
-    import ctypes
-
-    drive(engine, far.nothing, [0])
-    with opened(engine, far.nap) as port:
-        port.start([(0, 1, 0.3 * scale, 0.25 * scale)])
-        wait_until(lambda: any(worker.pending for worker in engine._supervisor.pool.workers))
-        # This holds the GIL, so the supervisor cannot look.
-        ctypes.PyDLL(None).usleep(int(500_000 * scale))
-        seen = drive_rest(port, 1)
-
-    assert {0: 0.3 * scale} == seen.values
 
 
 # Who waits for whom
@@ -652,21 +556,6 @@ def test_a_task_of_a_generator_may_call_for_an_order(monkeypatch, last, called):
     assert not calls, "those of a list are known before"
 
 
-def test_exact_job_has_nothing_ahead_of_a_free_slot(engine, tmp_path):
-    """A port of an ``exact`` job has room only for free slots; each task that ends makes room for one."""
-    mine, yours = fifo(tmp_path / "mine"), fifo(tmp_path / "yours")
-    with opened(engine, partial(far.on, {"hang": (far.tell_and_hear, (mine, yours))}), exact=True) as port:
-        assert 2 == port.room()
-        port.start([(0, 1, "hang", None), (1, 1, "x", None)])
-        assert 0 == port.room()
-        wait(port)
-        assert 1 == port.room()
-        far.hear(mine)
-        far.tell(yours)
-        wait(port)
-        assert 2 == port.room()
-
-
 @pytest.mark.all
 def test_two_runs_take_turns(engine):
     """A second run gets its share of the workers at once, and both runs end."""
@@ -692,53 +581,6 @@ def test_closing_a_port_kills_its_own_tasks_only(engine, tmp_path):
         assert is_alive(survivor)
         far.tell(yours, "fine")
         assert {0: "fine"} == drive_rest(other, 1).values
-
-
-def test_running_tells_what_has_begun(engine, tmp_path):
-    """``running`` gives index, start and worker of attempts that have begun, not of queued ones."""
-    path = fifo(tmp_path / "pid")
-    with opened(engine, far.tell_and_hang) as port:
-        assert [] == port.running()
-        before = time.monotonic()
-        port.start([(7, 1, path, None)])
-        pid = far.hear(path)
-        ((index, started, worker),) = port.running()
-
-    assert (7, f"process {pid}") == (index, worker)
-    assert before < started < time.monotonic()
-
-
-def test_wait_returns_when_its_time_has_come(engine):
-    """If nothing ends, ``wait`` returns an empty list at the given instant."""
-    with opened(engine, far.nothing) as port:
-        start = time.monotonic()
-        assert [] == port.wait(start + 0.05)
-        assert 0.05 <= time.monotonic() - start < 5
-
-
-def test_wake_makes_wait_return(engine):
-    """``wake`` makes one ``wait`` return, whether it is called before the wait or from another thread."""
-    with opened(engine, far.nothing) as port:
-        port.wake()
-        assert [] == port.wait(None)
-        thread = threading.Timer(0.01, port.wake)
-        thread.start()
-        assert [] == port.wait(None)
-        thread.join()
-        start = time.monotonic()
-        assert [] == port.wait(start + 0.05)
-        assert time.monotonic() - start >= 0.05
-
-
-def test_wake_is_safe_in_a_signal_handler(engine):
-    """A signal handler that calls ``wake`` ends the wait of the very thread in which it runs."""
-    old = signal.signal(signal.SIGALRM, lambda *_: port.wake())
-    try:
-        with opened(engine, far.nothing) as port:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            assert [] == port.wait(None)
-    finally:
-        signal.signal(signal.SIGALRM, old)
 
 
 def test_handler_that_raises_leaves_the_port_usable(engine):
@@ -814,22 +656,6 @@ def test_value_that_raises_keyboard_interrupt_is_no_ctrl_c(on_sigint):
     assert results.stopped is None
     assert "cannot be unpickled (KeyboardInterrupt)" in str(results.failures[1].error)
     assert "cannot be unpickled (KeyboardInterrupt)" in str(error)
-
-
-def test_runs_in_several_threads(engine):
-    """Two threads with a port each on one engine each get their own results."""
-    seen = {}
-
-    def run(name):
-        seen[name] = drive(engine, far.give_back, [(name, number) for number in range(500)]).values
-
-    threads = [threading.Thread(target=run, args=(name,)) for name in "ab"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert {name: {n: (name, n) for n in range(500)} for name in "ab"} == seen
 
 
 # Memory

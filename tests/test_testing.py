@@ -511,3 +511,4 @@ def test_calls_come_at_their_instants_in_order():
     clock.advance(2)  # to an instant itself, not past it
     assert [("asked on the way", 1.5), ("late", 2.0), ("later", 2.0)] == calls
     assert (2.0, None) == (clock(), clock.next_call_at())
+    assert "FakeClock(2)" == repr(clock)

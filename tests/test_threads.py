@@ -1383,16 +1383,6 @@ def test_an_idle_thread_keeps_nothing_alive(engine):
     assert [None] * 3 == [ref() for ref in alive]
 
 
-def test_the_traceback_begins_in_the_task(engine):
-    """The traceback of a task's error has none of our frames at its head."""
-
-    def task(item):
-        raise OSError(item)
-
-    error = run_all(engine, task, [0])[0].error
-    assert "task" == error.__traceback__.tb_frame.f_code.co_name
-
-
 def test_processor_time_is_measured_where_the_system_tells(engine, monkeypatch):
     """CPU time is measured, including that of ended threads, if the system provides it."""
 
@@ -1493,18 +1483,6 @@ def test_a_failed_initializer_is_not_tried_again():
     assert engine.broken is port.failure
     port.close()
     engine.close()
-
-
-def test_a_broken_engine_ends_the_run_and_says_why():
-    """If the engine is broken, the run ends, and every task has an outcome that says why."""
-
-    def initialize():
-        raise ValueError("no licence")
-
-    with ThreadExecutor(2, initializer=initialize) as executor:
-        results = run_parallel(abs, range(5), executor=executor)
-    assert "the initializer of a worker thread raised ValueError" in results.stopped
-    assert 5 == len(results.failures)
 
 
 def test_an_initializer_that_hangs_breaks_the_engine(monkeypatch):

@@ -11,7 +11,6 @@ import remote_tasks as far
 
 from parallelkit import (
     Failure,
-    InputError,
     RemoteError,
     Retry,
     Success,
@@ -76,39 +75,6 @@ def test_a_stopped_stream_has_an_outcome_for_every_item(executor):
             far.fail, [ValueError()] * 2000, executor=executor, buffersize=50, max_failures=1
         )
         assert [*range(2000)] == sorted(outcome.key for outcome in stream)
-
-
-@pytest.mark.parametrize("executor", ["threads", "inline"])
-def test_a_stream_that_is_left_closes_its_input(executor):
-    """Closing a stream runs the input's ``finally`` at once, not when it is garbage collected."""
-    closed = []
-
-    def items():
-        try:
-            yield from range(10**9)
-        finally:
-            closed.append(True)
-
-    source = items()
-    stream = iter_parallel(abs, source, executor=executor)
-    next(stream)
-    stream.close()
-    assert [True] == closed
-
-
-def test_an_input_that_cannot_be_closed_loses_no_outcome():
-    """If the input's ``finally`` raises, the result is an InputError that has all outcomes."""
-
-    def items():
-        try:
-            yield from range(10**9)
-        finally:
-            raise OSError("the cursor is gone")
-
-    with pytest.raises(InputError) as caught:
-        run_parallel(lambda number: 1 // number, items(), max_failures=1)
-    assert isinstance(caught.value.__cause__, OSError)
-    assert isinstance(caught.value.results.failures[0].error, ZeroDivisionError)
 
 
 # Values

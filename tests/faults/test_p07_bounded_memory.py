@@ -122,16 +122,6 @@ def test_input_is_read_in_the_callers_thread(executor, main):
     assert 600 == source.read
 
 
-def test_stream_reads_nothing_before_the_first_next():
-    """Before the first ``next``, a stream reads nothing and starts no thread."""
-    source = Counted(10)
-    before = threading.active_count()
-    stream = iter_parallel(far.give_back, source)
-    assert (0, before) == (source.read, threading.active_count())
-    stream.close()
-    assert 0 == source.read
-
-
 @BOTH
 def test_item_of_a_slow_input_starts_before_the_next_is_asked_for(executor, tmp_path):
     """An item of a slow input starts before the next one is requested."""
@@ -181,16 +171,6 @@ def test_input_may_wait_for_what_its_last_item_does(run, executor, key, tmp_path
 
 
 # What is held
-
-
-@BOTH
-def test_stream_holds_nothing_that_it_has_yielded(executor):
-    """Once the consumer has dropped an outcome, the stream keeps neither it nor its value alive."""
-    values = []
-    for outcome in iter_parallel(far.give_back, map(acts.Thing, range(50)), executor=executor, max_workers=2):
-        values.append(weakref.ref(outcome.value))
-        del outcome
-        assert values[-1]() is None
 
 
 @pytest.mark.parametrize("executor", ["threads", "processes"])

@@ -1,7 +1,6 @@
 """Promise 8: waiting occupies no worker. Backoff, rate limits, caps and priorities are decided in the parent."""
 
 import threading
-import time
 from collections import Counter
 from functools import partial
 
@@ -10,7 +9,7 @@ import pytest
 import remote_tasks as far
 from patience import given_time
 
-from parallelkit import ConcurrencyLimit, RateLimit, Retry, Task, run_parallel
+from parallelkit import ConcurrencyLimit, RateLimit, Task, run_parallel
 
 BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 
@@ -31,26 +30,6 @@ def test_backoff_frees_the_worker(executor, tmp_path, scale):
     assert [*map(str, range(10)), "0"] == [text for _, text in acts.lines(path)]
     assert [*range(1, 10), 0] == results.values()
     assert 2 == results.outcomes[0].attempts
-
-
-@BOTH
-def test_backoff_is_no_sleep_in_the_worker(executor, tmp_path):
-    """With one worker, a hundred tasks wait for their retries at the same time."""
-    path = str(tmp_path / "begun")
-
-    def work(item):
-        first = not any(text == str(item) for _, text in acts.lines(path))
-        acts.note(path, item)
-        if first:
-            raise ValueError("again")
-        return item
-
-    began = time.monotonic()
-    results = run_parallel(
-        work, range(100), executor=executor, max_workers=1, retries=Retry(1, delay=0.25, factor=1)
-    )
-    assert [*range(100)] == results.values()
-    assert time.monotonic() - began < 6  # one after the other they take about 12
 
 
 def starts(results):
