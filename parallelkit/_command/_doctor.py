@@ -37,13 +37,8 @@ def show_health() -> bool:
         f"parallelkit {own_version()}, Python {platform.python_version()}, {platform.system()} {platform.release()}"
     )
     sound = True
-    for title, findings in (
-        ("processors", processors),
-        ("workers", workers),
-        ("packages", packages),
-        ("system", system),
-    ):
-        print(f"\n{title}")
+    for findings in (processors, workers, packages, system):
+        print(f"\n{findings.__name__}")
         for fine, text in findings():
             sound = sound and fine is not False
             print(f"  {'ok  ' if fine else 'FAIL' if fine is False else '-   '}  {text}")
