@@ -94,6 +94,21 @@ def test_an_executor_whose_threads_have_retired_recovers(system, monkeypatch):
         assert 3 == executor.submit(abs, -3).result(30)
 
 
+def test_an_executor_that_gets_no_worker_keeps_no_port(monkeypatch):
+    """Each call tries again to open one; those in vain would pile up, and be offered each slot that comes free."""
+
+    def refuse(engine, tickets):
+        raise RuntimeError("can't start new thread")
+
+    with ThreadExecutor(1) as executor:
+        monkeypatch.setattr(ThreadEngine, "supply", refuse)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            executor.submit(abs, -1)
+        assert () == executor._pool.ports
+        monkeypatch.undo()
+        assert 2 == executor.submit(abs, -2).result(30)
+
+
 def test_a_thread_that_returns_late_tells_those_who_wait_in_vain(system):
     """If a thread that comes back can start none for what waits, the waiting run ends, rather than wait for ever."""
     engine = ThreadEngine(1)

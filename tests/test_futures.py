@@ -758,6 +758,25 @@ def test_a_callback_that_would_wait_for_ever_is_told_so(make):
         assert 1 == told.get(timeout=30)
 
 
+def test_a_call_just_before_the_shutdown_is_made():
+    """Also if it comes when the dispatcher has looked for calls, and has yet to see the shutdown."""
+    told = queue.Queue()
+
+    def start(tickets):
+        port.start = ordinary
+        port.start(tickets)
+        told.put(executor.submit(abs, -2))
+        executor.shutdown(wait=False)
+
+    executor = ThreadExecutor(1)
+    assert 1 == executor.submit(abs, -1).result(30)
+    port = executor._dispatcher._port
+    ordinary, port.start = port.start, start
+    port.wake()
+    assert 2 == told.get(timeout=30).result(30)
+    executor.shutdown()
+
+
 def test_a_call_that_is_interrupted_as_it_begins_to_wait_has_its_slot_back(monkeypatch):
     """It may catch the error and go on, and then no other call runs beside it."""
 
