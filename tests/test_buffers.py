@@ -378,8 +378,7 @@ def test_a_closed_pool_keeps_no_block():
     pool = _blocks.BlockPool()
     free, used = [pool.put([memoryview(bytes(LONG))], b"") for _ in range(2)]
     del free
-    pool.closed = True
-    pool.clear()
+    pool.close()
     del used
     assert before == descriptors()
 

@@ -62,7 +62,7 @@ class BlockPool:
         self._numbers = count()
         self.dropped: deque[int] = deque()
         """Numbers of blocks that were given up; the supervisor tells the workers."""
-        self.closed = False
+        self._closed = False
 
     def put(self, buffers: list[memoryview[int]], blob: bytes) -> Buffered:
         """Copy an item's buffers into a block."""
@@ -90,7 +90,7 @@ class BlockPool:
     def give_back(self, block: ItemBlock) -> None:
         """Take a block back from a payload that is being finalized, in any thread."""
         self.lent.discard(block.number)
-        if block.spoiled or self.closed:
+        if block.spoiled or self._closed:
             self.dropped.append(block.number)
             return
         self._free.append(block)
@@ -100,8 +100,9 @@ class BlockPool:
             except IndexError:
                 return
 
-    def clear(self) -> None:
-        """Give up all free blocks, once there are no more workers; those in use go with their items."""
+    def close(self) -> None:
+        """Give up all blocks that are free, or that come back, as there will be no more workers."""
+        self._closed = True
         self._free.clear()
 
 

@@ -53,7 +53,7 @@ class Supervisor(Actor):
 
     def stop(self) -> None:
         """Have all workers and the thread end; do not wait for that."""
-        self.closing = self.blocks.closed = True
+        self.closing = True
         self.poke()
         with self._starting:
             if self._thread is None:
@@ -65,7 +65,7 @@ class Supervisor(Actor):
         self.broken = self.broken or Broken("the executor was shut down")
         for lane in tuple(self.pool.lanes):
             lane.fail(self.broken)
-        self.blocks.clear()
+        self.blocks.close()
 
     # The thread
 
@@ -250,7 +250,7 @@ class Supervisor(Actor):
 
     def _end_all(self) -> None:
         """Fail the lanes, kill every worker's group and wait for their ends."""
-        self.closing = self.blocks.closed = True
+        self.closing = True
         self._turn_away()
         self.pool.end()
         self._opened.close()
