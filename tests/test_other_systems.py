@@ -10,6 +10,7 @@ import pytest
 
 from parallelkit import run_parallel
 from parallelkit._executors._process import _spawn
+from parallelkit._executors._process._startable import check_watchable
 from parallelkit._worker import _kernel
 
 OLD = """
@@ -123,6 +124,7 @@ def test_workers_are_started_one_by_one_where_none_can_be_forked(tmp_path, witho
     )
     script = f"""
 from parallelkit._executors._process import _spawn
+from parallelkit._executors._process._startable import check_watchable
 _spawn.ENTRY = {str(entry)!r}
 from parallelkit import run_parallel
 def parent(_):
@@ -162,6 +164,16 @@ for refuse in (lambda: run_parallel(abs, [-1], executor="processes"), lambda: Pr
     )
     assert ["[1, 2]", "[3, 4] True True", "[5, 6]", "1", "0", "8", refusal, refusal] == said.splitlines()
     assert "" == complaints
+
+
+@pytest.mark.parametrize(("name", "value"), [("byteorder", "big"), ("maxsize", (1 << 31) - 1)])
+def test_other_processors_are_refused(name, value, monkeypatch):
+    """Results would be misread on a big-endian processor, and torn on one that stores eight bytes in two steps."""
+    monkeypatch.setattr(sys, name, value)
+    with pytest.raises(
+        NotImplementedError, match=r"Linux 5\.4 or newer on a 64-bit little-endian processor, and this is"
+    ):
+        check_watchable()
 
 
 def test_a_standard_pool_does_cpu_bound_work_elsewhere():

@@ -24,6 +24,10 @@ def check_watchable() -> None:
     """Raise NotImplementedError if the system has no pidfds to watch workers by, RuntimeError if there can be no thread for it."""
     if sys.platform != "linux":
         _refuse_system()
+    if (
+        sys.byteorder != "little" or sys.maxsize < 1 << 32
+    ):  # workers and we read each other's words of eight bytes
+        _refuse_system(f" on a 64-bit little-endian processor, and this is {os.uname().machine}")
     try:
         os.close(pidfd_open(os.getpid()))
     except OSError as error:  # the kernel may not have it, or a container may forbid it

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 from array import array
 from errno import ENOMEM
 from mmap import mmap
@@ -20,7 +19,7 @@ MAPPED = 1 << 20  # a mapping keeps a descriptor open, so smaller files are read
 _MOST_READ = 1 << 30
 
 _KINDS = bytes(range(_channel.DICT + 1))
-_TOP = 7 if sys.byteorder == "little" else 0
+_TOP = 7
 _INSTANTS = b"\x3f\x40\x41"
 """The top bytes of floats from 0.0001 to 8e9; not of NaN, infinity or negative numbers."""
 
