@@ -613,6 +613,17 @@ def test_a_guard_begins_nothing_of_a_run_that_has_ended():
     asyncio.run(guard_of(worker).teardown(worker))
 
 
+def test_a_guard_closes_without_a_thread_if_nothing_runs(monkeypatch):
+    """A local cluster may close as the interpreter ends, when no thread can be had; dask would print the error of that."""
+    monkeypatch.setattr("concurrent.futures.thread._shutdown", True)
+    worker = SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE, id="its id")
+    guard = Guard(worker)
+    guard._worker_run_of(order(1))
+    guard._let_go("run")
+    asyncio.run(guard.teardown(worker))
+    assert guard._worker_run_of(order(2)) is None
+
+
 def test_a_guard_that_closes_ends_a_run_that_is_being_made(monkeypatch):
     """Its processes would be left otherwise, if the dask worker's own process lives on."""
     worker = SimpleNamespace(state=SimpleNamespace(nthreads=1), address=HERE, id="its id")

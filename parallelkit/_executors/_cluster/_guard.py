@@ -69,9 +69,8 @@ class Guard:
         self._worker = worker
         self._width: int = worker.state.nthreads
         self._lock = Lock()
-        self._supervisors: list[
-            Supervisor
-        ] = []  # the last is for new runs; others are broken, and have runs yet
+        self._supervisors: list[Supervisor] = []
+        """The last is for new runs; others are broken, and have runs yet."""
         self._worker_runs: dict[str, WorkerRun] = {}
         self._ended: deque[str] = deque(maxlen=1000)
         self._closed = False
@@ -169,14 +168,11 @@ class Guard:
         """End all runs here: the dask worker is closing."""
         with _guards_lock:
             _guards.pop(worker.id, None)
-        await asyncio.to_thread(self._close)
-
-    def _close(self) -> None:
         with self._lock:  # a run that is being made is among them, and later none is
             self._closed = True
             runs = list(self._worker_runs)
-        for run in runs:
-            self._let_go(run)
+        for run in runs:  # a thread only if there is one: as the interpreter ends, and with it a local cluster, none can be had
+            await asyncio.to_thread(self._let_go, run)
 
 
 class Call:
