@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
+from pickle import loads
 from unittest import mock
 
 import pytest
@@ -21,6 +22,7 @@ from parallelkit import TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Job
 from parallelkit._executors._process import _handle, _killable
 from parallelkit._executors._process._decode import Opening
+from parallelkit._executors._process._endings import settle
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Lane, Span, Why
 from parallelkit._executors._process._reserve import Reserve
@@ -300,6 +302,23 @@ def test_an_attempt_whose_result_makes_no_sense_has_begun():
             worker.drain()
         worker.condemn()
         assert far.ring.starts[0] == worker.blamed_since(time.monotonic())
+
+
+def test_a_large_result_before_one_that_did_not_come_is_not_lost():
+    """Its file is still there when what was committed before the garbage is taken; and not its attempt is to blame, but the next."""
+    with three_given() as (worker, far):
+        (lane,) = {batch.lane for batch in worker.batches}
+        far.commit(1, large := list(range(600_000)))
+        far.commit(1, "a text")
+        far.ring.kinds[1] = _channel.BIG_VALUE
+        with pytest.raises(GarbageError, match="did not come"):
+            worker.drain()
+        worker.condemn()
+        settle(worker, None, time.monotonic())
+        span, lost = lane.events
+        assert ([0], [1]) == tuple([ticket[0] for ticket in event.batch.tickets] for event in (span, lost))
+        assert [_channel.BIG_VALUE] == list(span.columns.kinds)
+        assert [large] == [loads(file) for file in span.columns.files]
 
 
 def test_a_worker_that_loads_a_function_does_not_stand_still():

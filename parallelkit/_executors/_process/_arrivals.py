@@ -92,14 +92,18 @@ class Arrivals:
         if not any(map(kinds.count, OUTSIDE)):
             return []
         files: list[Content] = []
+        came = 0
         for kind, word in zip(kinds, words, strict=True):
             try:
                 if kind == _channel.BUFFERED:
                     files.append(self._take_block(word >> _channel.BLOCK_NUMBER & 0xFF))
                 elif kind in OUTSIDE:
-                    files.append(self._files.popleft())
+                    files.append(self._files[came])
+                    came += 1
             except LookupError:
                 raise GarbageError("a large result that did not come") from None
+        for _ in range(came):  # only now: what was before one that did not come may be taken by itself
+            self._files.popleft()
         return files
 
     def _take_block(self, number: int) -> Content:
