@@ -289,7 +289,8 @@ class Scheduler:
         for index, started, worker in running:
             last[index] = cut_off(started, now, worker, last.get(index), (stacks or {}).get(index))
         if self.news is not None:
-            self.news += news_of_cancelled(reason, last, {index for index, _, _ in running}, now)
+            begun = {**self._tries.last, **last}  # also those that were told to wait, which is no attempt
+            self.news += news_of_cancelled(reason, begun, {index for index, _, _ in running}, now)
         self._book.cancel(list(self._items), last)
         self._items.clear()
         self._made.clear()

@@ -229,7 +229,7 @@ class Model:
         for task in self.open():
             task.end = "cancelled"
             self.order.append(task)
-            if task.attempts:
+            if task.calls:
                 self.tell("failed", task)
 
     def reason(self):

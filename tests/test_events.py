@@ -344,6 +344,20 @@ def test_a_task_that_a_stop_finds_between_two_attempts_is_told():
     assert (None, TaskCancelled) == (heard[-1].duration, type(heard[-1].error))
 
 
+def test_a_task_that_a_stop_finds_told_to_wait_is_told():
+    """A task that waits because the service asked it to is "failed" at a stop, although it has made no attempt that counts."""
+
+    def refuse():
+        raise REFUSED
+
+    heard, limits = [], RateLimit(9, per=60)
+    with inline_runs():
+        tasks = {"told": refuse, "fails": lambda: 1 / 0}
+        results = run_parallel(tasks, max_failures=1, limits=limits, on_event=heard.append)
+    assert 0 == results.failures["told"].attempts
+    assert [("started", 1), ("waiting", 1), ("failed", 1)] == story(heard, "told")
+
+
 def test_a_listener_that_raises_is_logged_once_and_hears_no_more(caplog):
     """A listener that raises is logged once and not called again; the run goes on."""
     heard = []
