@@ -389,6 +389,35 @@ def log_in_child_amid_a_send(_):
     return os.waitpid(pid, 0)[1]
 
 
+def log_beside_a_child(records):
+    """Log so many long records while a forked child logs short ones; return its status."""
+    import logging
+
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(write)
+            os.set_blocking(read, False)
+            logging.getLogger("child").error("logged by a child")
+            while not is_closed(read):
+                logging.getLogger("child").error("logged by a child")
+        finally:
+            os._exit(0)
+    for _ in range(records):
+        logging.getLogger("parent").error("x" * 300_000)
+    os.close(write)
+    os.close(read)
+    return os.waitpid(pid, 0)[1]
+
+
+def is_closed(pipe):
+    try:
+        return not os.read(pipe, 1)
+    except BlockingIOError:
+        return False
+
+
 def without_model(place):
     raise LookupError(f"no model at {place}")
 

@@ -1379,6 +1379,14 @@ def test_what_a_child_logs_arrives_whatever_threads_were_doing_as_it_was_forked(
     assert ["logged by a child"] == caplog.messages
 
 
+@pytest.mark.all
+def test_what_a_child_logs_does_not_get_into_a_long_record(engine, caplog):
+    """Both write to one socket, and the kernel takes a long record in parts: what came of it made no sense, and its task was killed."""
+    assert {0: 0} == drive(engine, far.log_beside_a_child, [20]).values
+    assert {"logged by a child", "x" * 300_000} == set(caplog.messages)
+    assert 20 == caplog.messages.count("x" * 300_000)
+
+
 def test_a_log_record_is_of_the_attempt_that_wrote_it():
     """That may be in a batch behind another of which nothing is drained yet; if it has ended, none is told."""
     worker, lane = Holding(), Lane(1, b"", False)

@@ -2,6 +2,9 @@
 
 A send blocks while the socket is full. If the system has no room for a message (too many descriptors in flight, no
 memory), it is tried again, at growing intervals, as in the parent.
+
+Children that a task has forked send on the same socket. The kernel may put what one process sends into the midst of
+another's frame if that is long. So whoever sends locks a file: long frames always, all frames once there was a fork.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 PATIENCE = 10.0  # seconds after which the send fails, and with it the task
+LONG = 4096  # bytes; the kernel takes a message of up to ten times as many in one piece
 
 
 class Outbox:
@@ -30,10 +34,20 @@ class Outbox:
         self._socket = socket
         self._ring = ring
         self._pid = os.getpid()
-        self.renew()
+        self._file: int | None = None
+        self._forked = False
+        self._renew()
 
-    def renew(self) -> None:
-        """Forget what other threads are sending: called in a child that a task has forked, which has only the thread that forked."""
+    def share(self, file: int) -> None:
+        """From now on, let children that tasks fork send, too, in turns by a lock of this file."""
+        self._file = file
+        os.register_at_fork(before=self._note_fork, after_in_child=self._renew)
+
+    def _note_fork(self) -> None:
+        self._forked = True
+
+    def _renew(self) -> None:
+        """Forget what other threads are sending: a child has only the thread that forked it."""
         self._lock = allocate_lock()
         self._posted: deque[bytes] = deque()
 
@@ -66,6 +80,18 @@ class Outbox:
                 self._lock.release()
 
     def _send(self, message: bytes, fd: int | None) -> None:
+        if self._file is None or not (self._forked or len(message) > LONG):
+            self._send_now(message, fd)
+            return
+        from fcntl import LOCK_EX, LOCK_UN, lockf  # late: this module is imported on other systems, too
+
+        lockf(self._file, LOCK_EX)  # a lock of the process, which a child of it does not have
+        try:
+            self._send_now(message, fd)
+        finally:
+            lockf(self._file, LOCK_UN)
+
+    def _send_now(self, message: bytes, fd: int | None) -> None:
         if fd is not None:
             self._ring.head[FDS] += 1  # before it is sent, so that the parent makes room for it
         done = self._write(message, _channel.rights(fd) if fd is not None else [])

@@ -53,7 +53,7 @@ def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
     _lifeline.arm(lifeline)
     _script.give_classes()
     worker = _Worker(_channel.socket_of(socket), _channel.Ring(ring))
-    os.register_at_fork(after_in_child=worker.outbox.renew)
+    worker.outbox.share(ring)
     _report_stacks(ring)
     try:
         worker.serve()
