@@ -758,7 +758,38 @@ def test_what_a_loop_takes_at_the_moment_of_the_close_never_begins():
         port._queue = ClosesMeanwhile()
         port.start([(0, 1, 0, None)])
         port._loops[0].thread.join(30)
-    assert [] == begun
+    assert ([], set()) == (begun, port._flights)
+
+
+def test_what_never_begins_is_freed_with_the_port():
+    """What was withdrawn from a loop, and all that it refers to, needs no garbage collection."""
+    release, blocked = threading.Event(), threading.Event()
+
+    class Load:
+        pass
+
+    async def block(load):
+        blocked.set()
+        release.wait(30)
+
+    loads = [Load(), Load()]
+    seen = [weakref.ref(load) for load in loads]
+    gc.disable()
+    try:
+        with closing(CoroutineEngine(2)) as engine:
+            port = engine.open(Job(block))
+            port.start([(index, 1, load, None) for index, load in enumerate(loads)])
+            assert blocked.wait(30)
+            (loop,) = port._loops
+            port.close()
+            release.set()
+            loop.thread.join(30)
+            del loads, loop
+            port.join()
+            del port
+            assert [None, None] == [ref() for ref in seen]
+    finally:
+        gc.enable()
 
 
 def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():

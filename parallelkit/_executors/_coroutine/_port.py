@@ -225,8 +225,9 @@ class CoroutinePort(Port):
         self._held.clear()
         self._queue.clear()
         for flight in self._flights.copy():
-            flight.unbegun.clear()
-            if take_claim(flight.claim):
+            if take_claim(flight.unbegun):
+                self._flights.discard(flight)  # it never lands, and refers to its loop: a cycle
+            elif take_claim(flight.claim):
                 self.late.append((flight.ticket[0], flight.started, flight.worker))
         self._threads.close()
         self.late += self._threads.late
@@ -259,8 +260,10 @@ class CoroutinePort(Port):
             return None
         flight = Flight(ticket, loop, self._free.pop() if self._free else next(self._names))
         self._flights.add(flight)
-        # Read after the addition: ``close`` sees the flight, or we see the flag.
-        return None if self._closed else flight
+        if self._closed:  # read after the addition: ``close`` sees the flight, or we see the flag
+            self._flights.discard(flight)
+            return None
+        return flight
 
     def context(self) -> Context:
         return self._variables.fresh()
