@@ -529,6 +529,26 @@ def test_keys_that_cannot_be_sorted_are_found_before_anything_runs(keys, positio
         run_parallel(dict.fromkeys(keys, trace.fn), order="key")
 
 
+class Undecided:
+    """A key that compares to something without a truth value, as ``pandas.NA`` and symbols do; and cannot be shown."""
+
+    def __lt__(self, other):
+        return self
+
+    def __bool__(self):
+        raise TypeError("ambiguous")
+
+    def __repr__(self):
+        raise OSError
+
+
+def test_keys_whose_comparison_has_no_truth_value_are_named_too(trace):
+    """Whatever raises as keys are sorted, and whatever they are, the message has both positions."""
+    shown = "<Undecided, whose repr raised OSError>"
+    with pytest.raises(TypeError, match=f"got {shown} and {shown} at positions 1 and 0$"):
+        run_parallel(trace.fn, [Undecided(), Undecided()], key=lambda item: item, order="key")
+
+
 def test_tasks_without_keys_are_sorted_by_position():
     """With order="key", tasks without keys are sorted by their positions."""
     assert [0, 1, 2] == list(run_parallel([list, list, list], order="key"))

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from parallelkit._marks import UNSET
-from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._raised import describe_error, is_of_signal, repr_of
 
 LASTING = frozenset({str, int, float, bool, bytes, type(None)})
 
@@ -72,12 +72,12 @@ class Placed:
 
     def __lt__(self, other: Placed) -> bool:
         try:
-            return self.key < other.key  # type: ignore[no-any-return]  # sorted() takes anything for a truth value
+            return bool(self.key < other.key)  # here, since of pandas.NA or a symbol this is what raises
         except Exception as error:
             if is_of_signal(error):
                 raise
             raised = "" if isinstance(error, TypeError) else f", which raised {describe_error(error)}"
             raise TypeError(
-                f"key must return values that can be compared, for order='key', got {self.key!r} and "
-                f"{other.key!r} at positions {self.position} and {other.position}{raised}"
+                f"key must return values that can be compared, for order='key', got {repr_of(self.key)} and "
+                f"{repr_of(other.key)} at positions {self.position} and {other.position}{raised}"
             ) from None
