@@ -157,9 +157,11 @@ def test_very_many_different_errors_do_not_bloat_the_page(tmp_path, monkeypatch)
     ledger = plant([1.0] * 10)
     for index in range(6):
         fail(ledger, index, ValueError(f"item {index % 5}"))
+    cut_off(ledger, [6], "run_timeout of 1 s")
     data = data_of(page_of(ledger, tmp_path))
-    assert ["ValueError: item 0", "ValueError: item 1", "ValueError: item 2", "ValueError"] == data["texts"]
-    assert [0, 1, 2, 3, 3, 0] == column("I", data["text"])
+    assert ["ValueError: item 0", "ValueError: item 1", "ValueError: item 2"] == data["texts"][:3]
+    assert ["ValueError", "cut off by the stop of the run"] == data["texts"][3:]
+    assert [0, 1, 2, 3, 3, 0, 4] == column("I", data["text"])
 
 
 class Reader(HTMLParser):

@@ -96,7 +96,7 @@ def packed(code: str, values: Any) -> str:
 def text_number(error: BaseException | None, texts: dict[str, int]) -> int:
     """The number of an error's text; once there are ``TEXTS`` of them, new errors show only their type."""
     text = error_text(error, 300)
-    if text not in texts and len(texts) >= TEXTS:
+    if error is not None and text not in texts and len(texts) >= TEXTS:
         text = type(error).__name__
     return texts.setdefault(text, len(texts))
 
