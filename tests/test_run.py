@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from itertools import count
+from math import inf
 
 import pytest
 import remote_tasks as far
@@ -31,6 +32,7 @@ from parallelkit import (
 )
 from parallelkit._executors._inline import InlinePort
 from parallelkit._executors._thread._port import ThreadPort
+from parallelkit._input import _intake
 from parallelkit._runs import _plan
 
 in_threads_and_inline = pytest.mark.parametrize("executor", ["threads", "inline"])
@@ -433,8 +435,9 @@ def test_ctrl_c_ends_a_backoff_of_an_inline_run(monkeypatch):
     assert isinstance(caught.value.results.failures[0].error, TaskCancelled)
 
 
-def test_ctrl_c_in_the_input_gives_what_was_read():
-    """Ctrl-C interrupts the input's own code, and the results of what was read are kept."""
+def test_ctrl_c_in_the_input_gives_what_was_read(monkeypatch):
+    """Ctrl-C interrupts the input's own code, and the results of what was read are kept, that of the same moment, too."""
+    monkeypatch.setattr(_intake, "PORTION", inf)  # else, if a thread starts slowly, two portions
 
     def items():
         yield from range(3)
