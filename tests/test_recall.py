@@ -1,10 +1,11 @@
 """Outcomes that are known before a task starts: hits of a ``joblib.Memory``."""
 
+import signal
 from textwrap import shorten
 
 import pytest
 
-from parallelkit import RateLimit, Task, run_parallel
+from parallelkit import RateLimit, RunInterrupted, Task, TaskCancelled, run_parallel
 from parallelkit._input._recall import MemoryRecall
 from parallelkit._marks import UNSET
 
@@ -86,6 +87,15 @@ def test_looking_up_keeps_nobody_waiting(tmp_path, monkeypatch):
 
     assert starts[0] <= 100
     assert 3_000 == len(starts)
+
+
+def test_ctrl_c_as_a_store_is_read_loses_no_task(cached, monkeypatch):
+    """What was read of the input by then has its outcome, though it is not known which of it the store has."""
+    monkeypatch.setattr(MemoryRecall, "_look_up", lambda *call: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(RunInterrupted) as caught:
+        run_parallel(cached, (text for text in ["a", "b"]), kwargs={"width": 9})
+    failures = caught.value.results.failures
+    assert [(0, TaskCancelled)] == [(key, type(failure.error)) for key, failure in failures.items()]
 
 
 def test_an_unreadable_entry_is_computed_anew(cached, tmp_path):
