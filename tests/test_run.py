@@ -701,7 +701,7 @@ def test_all_that_a_run_knows_goes_with_the_error_that_it_ends_in(run, options):
         gc.enable()
 
 
-@pytest.mark.parametrize("executor", ["threads", "processes"])
+@everywhere
 @pytest.mark.parametrize("options", [{}, {"then": lambda outcome: ()}], ids=["plain", "then"])
 def test_what_a_stream_was_given_goes_with_it(executor, options):
     """A stream's arguments are freed with it, without garbage collection, even with ``then``."""

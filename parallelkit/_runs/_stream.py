@@ -52,10 +52,7 @@ class Stream:
         self._pid = os.getpid()
         self._driver: dict[str, threading.Thread | None] = {}
         intake.ended_early = queue.gate.open
-        context = copy_context()
-        context.run(mark_context)  # code called there may wait for the executor that runs the task we are in
-        drive = partial(context.run, self._drive)  # because it calls the user's code
-        self._thread = threading.Thread(target=drive, name="parallelkit_stream", daemon=True)
+        self._thread: threading.Thread | None = None  # inline, there is none
 
     def _driven_by(self, claimant: threading.Thread | None) -> threading.Thread | None:
         """The thread that drives the loop: the first call decides, atomically. None: no thread ever will.
@@ -77,6 +74,10 @@ class Stream:
 
     def outcomes(self) -> Iterator[Outcome[Any, Any]]:
         """Start the thread, and yield every outcome."""
+        context = copy_context()
+        context.run(mark_context)  # code called there may wait for the executor that runs the task we are in
+        drive = partial(context.run, self._drive)  # because it calls the user's code
+        self._thread = threading.Thread(target=drive, name="parallelkit_stream", daemon=True)
         self._thread.start()
         if self._intake.prefetch is not None:
             self._intake.prefetch.wake = self._queue.gate.open
@@ -176,13 +177,16 @@ class Stream:
         """
         if self._driven_by(None) is None and self._loop.scheduler.open:
             self._loop.stop(reason)
-        if self._thread.is_alive():
+        thread = self._thread
+        if thread is None:
+            return
+        if thread.is_alive():
             self._loop.unseen = unseen
             self._loop.ask_to_stop(reason)
         # The garbage collector may close a stream in any thread, also in the run's own.
-        elsewhere = self._thread.ident not in (None, threading.get_ident())
+        elsewhere = thread.ident not in (None, threading.get_ident())
         if elsewhere and not sys.is_finalizing():  # else it is frozen
-            self._thread.join()
+            thread.join()
 
     def rest(self) -> list[Outcome[Any, Any]]:
         """The outcomes that have not been yielded; call it after ``close``."""
