@@ -368,6 +368,17 @@ def test_a_question_about_a_child_that_raises_ends_the_input():
     assert [3] == caught.value.results.values()
 
 
+def test_children_may_have_an_order_where_the_input_has_none():
+    """A child with a larger ``priority`` of its own starts first."""
+    begun = []
+
+    def children(outcome):
+        return [Task(begun.append, n, priority=n) for n in range(3)] if outcome.parent is None else ()
+
+    run_parallel(begun.append, [9], then=children, executor="inline")
+    assert [9, 2, 1, 0] == begun
+
+
 def test_groups_and_priorities_see_a_childs_first_argument():
     """For children, too, ``by`` and ``priority`` get the first argument."""
     asked = []

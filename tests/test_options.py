@@ -20,6 +20,7 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
+from parallelkit._form import shape_of
 from parallelkit._options import Checked, RunOptions, check_options
 
 
@@ -582,6 +583,22 @@ def test_sized_input_that_breaks_at_the_door_is_an_input_error(call):
             call(*form, **{"key": str} if len(form) == 2 else {})
         assert isinstance(caught.value.__cause__, OSError)
         assert {} == caught.value.results
+
+
+@pytest.mark.parametrize(
+    ("options", "ordered"),
+    [
+        ({}, False),
+        ({"limits": RateLimit(1, per=1)}, True),
+        ({"priority": id}, True),
+        ({"then": bool}, True),
+        ({"retries": Retry(1, max_time=9)}, True),
+    ],
+)
+def test_what_has_an_order_waits_for_no_task_to_call_for_one(options, ordered):
+    """A run with limits, priorities, ``then`` or ``max_time`` has its order from the first task on, also in input that is read lazily."""
+    shape = shape_of(check_options(options), None, iter([]))
+    assert (True, not ordered) == (shape.gated or shape.bounded, shape.tentative)
 
 
 def test_a_stream_cannot_be_sorted(trace):
