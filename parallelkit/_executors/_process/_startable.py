@@ -24,9 +24,8 @@ def check_watchable() -> None:
     """Raise NotImplementedError if the system has no pidfds to watch workers by, RuntimeError if there can be no thread for it."""
     if sys.platform != "linux":
         _refuse_system()
-    if (
-        sys.byteorder != "little" or sys.maxsize < 1 << 32
-    ):  # workers and we read each other's words of eight bytes
+    # Workers and we read each other's words of eight bytes.
+    if sys.byteorder != "little" or sys.maxsize < 1 << 32:
         _refuse_system(f" on a 64-bit little-endian processor, and this is {os.uname().machine}")
     try:
         os.close(pidfd_open(os.getpid()))
