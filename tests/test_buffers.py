@@ -458,7 +458,7 @@ def test_a_block_that_cannot_be_received_is_not_taken_for_the_one_before():
     for _ in range(2):
         arrivals.accept(_channel.BLOCK, _channel.WORD.pack(0), size, most=1)
 
-    assert [lack] == arrivals.take(bytes([_channel.BUFFERED]), memoryview(array("q", [0])))
+    assert [lack] == arrivals.take(0, bytes([_channel.BUFFERED]), memoryview(array("q", [0])))
 
 
 def test_medium_buffers_are_not_searched():

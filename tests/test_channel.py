@@ -535,6 +535,24 @@ def test_a_result_is_not_what_a_block_held_before(wire_and_far, ring, monkeypatc
     assert [{1}, {2}] == [set(bytes(entry.values[0])) for entry in (first, second)]
 
 
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_large_result_that_a_signal_kept_from_being_used_is_nobody_elses(wire_and_far, ring, is_full):
+    """A task's alarm may raise just after a file was sent: the task has failed then, and the next large result has a file of its own."""
+    wire, far = wire_and_far
+
+    class Struck(Outbox):
+        def send(self, message, fd=None):
+            super().send(message, fd)
+            if alarms:
+                raise alarms.pop()
+
+    alarms, large = [RuntimeError("an alarm")], [str(number) * 60_000 for number in range(40)]
+    ring.head[_channel.TAIL] = int(is_full)  # of the heap
+    slots = Slots(ring, Struck(far, ring), 1)
+    assert "an alarm" in str(passed_on(wire, ring, slots, large).error)
+    assert [large[1:]] == passed_on(wire, ring, slots, large[1:]).values
+
+
 def test_a_block_that_could_not_be_sent_is_not_used(wire_and_far, ring, monkeypatch):
     """If the system has no room for a block, its task has the error. The next result is sent with another."""
     wire, far = wire_and_far

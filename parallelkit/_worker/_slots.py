@@ -197,11 +197,11 @@ class Slots:
         self._words[slot] |= number << BLOCK_NUMBER
 
     def _put_file(self, slot: int, kind: int, blob: bytes) -> None:
-        """Into a file, whose descriptor is sent before the slot is committed."""
+        """Into a file, whose descriptor is sent, with the slot, before that is committed: a signal may keep it from being used."""
         fd = _channel.new_file("parallelkit-result")
         try:
             _channel.write_all(fd, blob)
-            self._outbox.send(frame(_channel.BIG_RESULT, file_length=len(blob)), fd)
+            self._outbox.send(frame(_channel.BIG_RESULT, _channel.WORD.pack(slot), file_length=len(blob)), fd)
         finally:
             os.close(fd)
         self._words[slot] = len(blob)

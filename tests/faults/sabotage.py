@@ -97,7 +97,7 @@ def send_frame(kind, body=b"", length=0):
 def send_file(length, path=None):
     """Send a large result in a file of the wrong kind or the wrong length."""
     fd = os.open(path, os.O_RDONLY) if path else _channel.new_file("sabotage")
-    send(frame(_channel.BIG_RESULT, file_length=length), fd)
+    send(frame(_channel.BIG_RESULT, WORD.pack(0), file_length=length), fd)
 
 
 def send_block(number):
@@ -108,14 +108,14 @@ def send_block(number):
 
 
 def send_pipe():
-    send(frame(_channel.BIG_RESULT, file_length=10), os.pipe()[0])
+    send(frame(_channel.BIG_RESULT, WORD.pack(0), file_length=10), os.pipe()[0])
 
 
 def send_hole():
     """Send a sparse file of one tebibyte that holds nothing."""
     fd = _channel.new_file("sabotage")
     os.ftruncate(fd, 1 << 40)
-    send(frame(_channel.BIG_RESULT, file_length=1 << 40), fd)
+    send(frame(_channel.BIG_RESULT, WORD.pack(0), file_length=1 << 40), fd)
 
 
 def send_and_shorten():
@@ -131,10 +131,10 @@ def send_and_shorten():
 
 
 def send_many_files():
-    for _ in range(10_000):
+    for slot in range(10_000):
         fd = _channel.new_file("sabotage")
         os.write(fd, b"x")
-        send(frame(_channel.BIG_RESULT, file_length=1), fd)
+        send(frame(_channel.BIG_RESULT, WORD.pack(slot), file_length=1), fd)
         os.close(fd)
 
 

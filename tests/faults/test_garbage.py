@@ -146,7 +146,7 @@ FRAMES = {
     "a block of no number": partial(sabotage.send_frame, _channel.BLOCK, b"", 10),
     "a block of a number too large": partial(sabotage.send_block, 999),
     "a block that did not come": partial(sabotage.send_frame, _channel.BLOCK, b"\0" * 8, 10),
-    "a file that did not come": partial(sabotage.send_frame, _channel.BIG_RESULT, b"", 10),
+    "a file that did not come": partial(sabotage.send_frame, _channel.BIG_RESULT, b"\0" * 8, 10),
     "a file that is empty": partial(sabotage.send_file, 10),
     "a file of the system": partial(sabotage.send_file, 10, "/proc/self/status"),
     "a folder": partial(sabotage.send_file, 10, "/"),

@@ -7,7 +7,6 @@ is not to blame, and goes on.
 
 from __future__ import annotations
 
-from collections import deque
 from mmap import mmap
 from typing import TypeAlias
 
@@ -31,7 +30,7 @@ class Arrivals:
     def __init__(self, inbox: Inbox, leases: memoryview[int]) -> None:
         self._inbox = inbox
         self._leases = leases
-        self._files: deque[Content] = deque()
+        self._files: dict[int, Content] = {}  # by the slot of their result
         self._blocks: dict[int, Block] = {}  # the worker's, by number
         self._emptied: set[int] = set()  # blocks that have no memory until the worker fills them again
         self._single: dict[int, Content] = {}  # blocks that could not be mapped; each serves one result
@@ -44,9 +43,9 @@ class Arrivals:
     def accept(self, kind: int, body: bytes, length: int, most: int) -> None:
         """Take in what a frame brings; at most ``most`` results can be on their way."""
         if kind == _channel.BIG_RESULT:
-            if len(self._files) >= most:
+            self._files[word_of(body)] = self._receive(length, False)
+            if len(self._files) > most:
                 raise GarbageError(f"more than {most} large results")
-            self._files.append(self._receive(length, False))
         elif kind == _channel.BLOCK:
             self._accept_block(word_of(body), length)
         elif kind == _channel.KEY:
@@ -87,23 +86,21 @@ class Arrivals:
         except OSError as error:
             return error
 
-    def take(self, kinds: bytes, words: memoryview[int]) -> list[Content]:
-        """The contents to which these slots refer, in their order."""
-        if not any(map(kinds.count, OUTSIDE)):
-            return []
+    def take(self, slot: int, kinds: bytes, words: memoryview[int]) -> list[Content]:
+        """The contents to which the slots from this one on refer, in their order."""
         files: list[Content] = []
-        came = 0
-        for kind, word in zip(kinds, words, strict=True):
-            try:
-                if kind == _channel.BUFFERED:
-                    files.append(self._take_block(word >> _channel.BLOCK_NUMBER & 0xFF))
-                elif kind in OUTSIDE:
-                    files.append(self._files[came])
-                    came += 1
-            except LookupError:
-                raise GarbageError("a large result that did not come") from None
-        for _ in range(came):  # only now: what was before one that did not come may be taken by itself
-            self._files.popleft()
+        if any(map(kinds.count, OUTSIDE)):
+            for at, (kind, word) in enumerate(zip(kinds, words, strict=True), slot):
+                try:
+                    if kind == _channel.BUFFERED:
+                        files.append(self._take_block(word >> _channel.BLOCK_NUMBER & 0xFF))
+                    elif kind in OUTSIDE:
+                        files.append(self._files[at])
+                except LookupError:
+                    raise GarbageError("a large result that did not come") from None
+        # Only now: what was before one that did not come may be taken by itself. A task that failed after all has left one, too.
+        for at in [at for at in self._files if slot <= at < slot + len(kinds)]:
+            del self._files[at]
         return files
 
     def _take_block(self, number: int) -> Content:

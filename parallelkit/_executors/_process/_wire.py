@@ -232,7 +232,7 @@ class Wire(Words):
         words = ring.words[slot:end].tobytes()
         last = max(map(kinds.rfind, _IN_HEAP))
         heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
-        files = arrivals.take(kinds, ring.words[slot:end])
+        files = arrivals.take(slot, kinds, ring.words[slot:end])
         return Columns(started, ended, kinds, words, heap, heap_from, files, arrivals.keys, arrivals.classes)
 
     def _take_heap(self, last: int) -> bytes:
