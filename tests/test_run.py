@@ -717,6 +717,34 @@ def test_what_a_stream_was_given_goes_with_it(executor, options):
         gc.enable()
 
 
+@pytest.mark.parametrize("options", [{}, {"order": "input"}, {"then": lambda outcome: ()}])
+def test_failures_that_a_stream_has_not_yielded_go_with_it(options):
+    """They are freed as it is closed, without garbage collection, and so is what their tracebacks lead to."""
+    failed, load = threading.Semaphore(0), far.Thing()
+    gone = weakref.ref(load)
+
+    def fail(item, _):
+        raise KeyError if item == 1 else OSError
+
+    def listen(event):
+        if event.kind == "failed":
+            failed.release()
+
+    again = Retry(1, on=KeyError, delay=1e6, factor=1, max_delay=1e6)  # so the second is not done yet
+    gc.collect()
+    gc.disable()
+    try:
+        stream = iter_parallel(fail, range(3), args=(load,), retries=again, on_event=listen, **options)
+        next(stream)
+        assert failed.acquire(timeout=PATIENCE)
+        assert failed.acquire(timeout=PATIENCE)
+        stream.close()
+        del stream, load
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("executor", ["threads", "processes"])
 @pytest.mark.parametrize(
     ("fn", "options"),

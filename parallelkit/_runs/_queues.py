@@ -74,6 +74,11 @@ class OutcomeQueue:
         settled, self._settled = self._settled or [], []
         return settled
 
+    def forget(self) -> None:
+        """Let go of what was not yielded: the frames in a failure's traceback lead back to the run, a cycle."""
+        self.ready.clear()
+        self._settled = None
+
     def cancel_rest(self) -> None:
         """Cancel every task that has no outcome yet, after a stop."""
         self.cancel(list(self._keys), {})

@@ -123,8 +123,9 @@ class Streamed:
         return stream, loop
 
     def _let_go(self, loop: Loop) -> None:
-        """Break the reference cycle of ``then`` and the loop, which would keep the whole run until it is collected."""
+        """Break the reference cycles, of ``then`` and the loop say, which would keep the whole run until it is collected."""
         self._plan.growth = loop.grow = None
+        self._queue.forget()
 
     def _yielded(self, stream: Stream, loop: Loop) -> Iterator[Outcome[Any, Any]]:
         plan, queue, intake = self._plan, self._queue, self._plan.intake
