@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_PREFIXES = ("n", "n_", "num_", "max_")
+_PREFIXES = ("", "n", "n_", "num_", "max_")
 _COUNTED = ("cores", "cpus", "jobs", "processes", "procs", "threads", "workers")
 
 WORKERS = {
-    **dict.fromkeys(("cores", "jobs", "nodes", "nproc", "pool_size", "processes", "worker"), "max_workers"),
+    **dict.fromkeys(("nodes", "nproc", "pool_size", "worker"), "max_workers"),
     **{prefix + counted: "max_workers" for prefix in _PREFIXES for counted in _COUNTED},
 }
 """What other libraries call the number of workers."""

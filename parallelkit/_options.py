@@ -27,10 +27,7 @@ EXECUTORS = ("threads", "processes", "inline")
 ELSEWHERE = {
     **WORKERS,
     **TRIES,
-    **dict.fromkeys(
-        ("concurrency", "max_concurrency", "max_concurrent", "nthreads", "semaphore", "threads"),
-        "max_workers",
-    ),
+    **dict.fromkeys(("concurrency", "max_concurrency", "max_concurrent", "semaphore"), "max_workers"),
     **dict.fromkeys(("backend", "mode", "pool", "prefer", "require", "scheduler"), "executor"),
     **dict.fromkeys(("progress_bar", "verbose"), "progress"),
     "argument_type": "star",

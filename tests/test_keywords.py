@@ -30,6 +30,7 @@ CLASSES = (Checkpoint, ConcurrencyLimit, ProcessExecutor, RateLimit, Retry, Thre
         (lambda: Checkpoint("x", rerun_fail=True), r"rerun_fail; did you mean 'rerun_failed'\?"),
         (lambda: ThreadExecutor(workers=4), r"workers; did you mean 'max_workers'\?"),
         (lambda: ThreadExecutor(n_jobs=4), r"n_jobs; did you mean 'max_workers'\?"),
+        (lambda: ThreadExecutor(threads=4), r"threads; did you mean 'max_workers'\?"),
         (lambda: ProcessExecutor(max_task_per_child=4), r"did you mean 'max_tasks_per_child'\?"),
     ],
 )

@@ -649,7 +649,7 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
     [
         *(
             ({name: 2}, "did you mean 'max_workers'")
-            for name in ("n_jobs", "num_threads", "processes", "worker")
+            for name in ("n_jobs", "nthreads", "num_threads", "processes", "procs", "threads", "worker")
         ),
         ({"backend": "threads"}, "did you mean 'executor'"),
         ({"num_cpus": 2}, "did you mean 'max_workers'"),
