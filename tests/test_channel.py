@@ -1,10 +1,13 @@
 import errno
+import fcntl
 import os
 import signal
 import socket
 from collections import deque
+from contextlib import contextmanager
 from math import inf
 from pickle import PickleBuffer, loads
+from threading import Thread
 from time import monotonic
 from types import SimpleNamespace
 
@@ -20,7 +23,7 @@ from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._wire import READS, Wire
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import HEAP, GarbageError, Inbox, Ring, frame, place
-from parallelkit._worker._outbox import Outbox
+from parallelkit._worker._outbox import LONG, Outbox
 from parallelkit._worker._slots import Slots
 
 
@@ -370,6 +373,63 @@ def test_what_the_socket_takes_in_parts_is_sent_whole(pair, ring):
     parts = SimpleNamespace(sendmsg=lambda messages, rights: near.send(bytes(messages[0])[:7]))
     Outbox(parts, ring).send(message := frame(_channel.RECORD, bytes(range(30))))
     assert (message, 1) == (far.recv(100), ring.head[_channel.SENT])
+
+
+@contextmanager
+def struck(end, then):
+    """As soon as something arrives at this end, have a signal's handler do this, and raise in who sent it."""
+
+    def strike(*_):
+        fcntl.fcntl(end, fcntl.F_SETFL, flags)
+        then()
+        raise RuntimeError("struck")
+
+    flags = fcntl.fcntl(end, fcntl.F_GETFL)
+    before = signal.signal(signal.SIGIO, strike)
+    fcntl.fcntl(end, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(end, fcntl.F_SETFL, flags | os.O_ASYNC)
+    with pytest.raises(RuntimeError, match="struck"):
+        yield
+    signal.signal(signal.SIGIO, before)
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20], ids=["in one piece", "in parts"])
+def test_a_frame_that_was_begun_is_ended_and_counted_though_a_signal_raises(pair, ring, size):
+    """Half a frame would make no sense of what follows; and of frames not counted, the last before a commit might not be read."""
+    near, far = pair
+    message, came = frame(_channel.RECORD, bytes(size)), []
+    reader = Thread(target=lambda: came.append(far.recv(len(message), socket.MSG_WAITALL)))
+    with struck(far, reader.start):
+        Outbox(near, ring).send(message)
+    near.close()
+    reader.join(30)
+    assert ([message], 1) == (came, ring.head[_channel.SENT])
+
+
+def test_a_signal_that_raises_just_after_a_lock_does_not_leave_the_file_locked(pair, ring, monkeypatch):
+    """A child for which the task then waits could never log."""
+
+    def lock(file, how):
+        lockf(file, how)
+        if strikes:
+            raise strikes.pop()
+
+    strikes, lockf = [RuntimeError("struck")], fcntl.lockf
+    monkeypatch.setattr(fcntl, "lockf", lock)
+    outbox = Outbox(pair[0], ring)
+    outbox._file = file = _channel.new_file("test")
+    with pytest.raises(RuntimeError, match="struck"):
+        outbox.send(frame(_channel.RECORD, bytes(LONG)))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    os.close(file)
+    assert status == 0
 
 
 def test_what_a_signal_handler_logs_while_its_thread_sends_is_sent_next(pair, ring):

@@ -85,26 +85,32 @@ class Outbox:
             return
         from fcntl import LOCK_EX, LOCK_UN, lockf  # late: this module is imported on other systems, too
 
-        lockf(self._file, LOCK_EX)  # a lock of the process, which a child of it does not have
-        try:
+        try:  # first, since the handler of a signal may raise just after the file is locked
+            lockf(self._file, LOCK_EX)  # a lock of the process, which a child of it does not have
             self._send_now(message, fd)
         finally:
-            lockf(self._file, LOCK_UN)
+            lockf(self._file, LOCK_UN)  # does nothing if it is not locked
 
     def _send_now(self, message: bytes, fd: int | None) -> None:
+        """The handler of a signal may raise at any time: what was begun is ended all the same, and counted."""
         if fd is not None:
             self._ring.head[FDS] += 1  # before it is sent, so that the parent makes room for it
-        done = self._write(message, _channel.rights(fd) if fd is not None else [])
-        while done < len(message):
-            done += self._write(memoryview(message)[done:], [])
-        if not self.is_of_child():
-            self._ring.head[SENT] += 1
+        done: list[int] = []
+        try:
+            self._write(message, _channel.rights(fd) if fd is not None else [], done)
+        finally:
+            while 0 < sum(done) < len(message):
+                self._write(memoryview(message)[sum(done) :], [], done)
+            if done and not self.is_of_child():
+                self._ring.head[SENT] += 1
 
-    def _write(self, message: bytes | memoryview, rights: list[Any]) -> int:
+    def _write(self, message: bytes | memoryview, rights: list[Any], done: list[int]) -> None:
+        """Write what the socket takes, and add its length to ``done``: in one call, for a signal may raise after each."""
         began: float | None = None
         while True:
             try:
-                return self._socket.sendmsg([message], rights)
+                done.extend(map(self._socket.sendmsg, ([message],), (rights,)))
+                return
             except OSError as error:
                 now = monotonic()
                 began = now if began is None else began
