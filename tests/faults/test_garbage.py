@@ -1,5 +1,6 @@
 """Garbage from a worker ends that worker: never a hang, a crash, unbounded memory, or harm to another task."""
 
+import errno
 import os
 import resource
 import socket
@@ -7,7 +8,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
-from pickle import loads
+from pickle import PickleBuffer, loads
 from unittest import mock
 
 import pytest
@@ -319,6 +320,32 @@ def test_a_large_result_before_one_that_did_not_come_is_not_lost():
         assert ([0], [1]) == tuple([ticket[0] for ticket in event.batch.tickets] for event in (span, lost))
         assert [_channel.BIG_VALUE] == list(span.columns.kinds)
         assert [large] == [loads(file) for file in span.columns.files]
+
+
+def test_a_buffer_that_could_not_be_mapped_is_not_lost_either(monkeypatch):
+    """It is read at once as it comes, and is still there when what was committed before the garbage is taken."""
+
+    def map_none(*args, at_once=False, **kwargs):
+        if not at_once:  # as the worker maps its own
+            raise OSError(errno.EMFILE, "Too many open files")
+        return map_file(*args, at_once=at_once, **kwargs)
+
+    with three_given() as (worker, far):
+        map_file = _channel.map_file
+        monkeypatch.setattr(_channel, "map_file", map_none)
+        (lane,) = {batch.lane for batch in worker.batches}
+        far.commit(1, PickleBuffer(large := b"x" * _channel.LARGE))
+        far.commit(1, "a text")
+        far.ring.kinds[1] = _channel.BIG_VALUE
+        with pytest.raises(GarbageError, match="did not come"):
+            worker.drain()
+        worker.condemn()
+        settle(worker, None, time.monotonic())
+        span, lost = lane.events
+        assert ([0], [1]) == tuple([ticket[0] for ticket in event.batch.tickets] for event in (span, lost))
+        (block,) = Opening(span, str).finish()
+        assert [large] == [bytes(value) for value in block.values]
+        assert {} == worker.wire.arrivals._single
 
 
 def test_a_worker_that_loads_a_function_does_not_stand_still():

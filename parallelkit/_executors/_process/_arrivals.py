@@ -98,6 +98,8 @@ class Arrivals:
                         files.append(self._files[at])
                 except LookupError:
                     raise GarbageError("a large result that did not come") from None
+            for number in [number for number in self._single if self._leases[number] == LEASED]:
+                del self._single[number]
         # Only now: what was before one that did not come may be taken by itself. A task that failed after all has left one, too.
         for at in [at for at in self._files if slot <= at < slot + len(kinds)]:
             del self._files[at]
@@ -106,7 +108,7 @@ class Arrivals:
     def _take_block(self, number: int) -> Content:
         """Lease a block. One that is not mapped stays leased for good: the worker will not use it again."""
         block = self._blocks.get(number)
-        content = self._single.pop(number) if block is None else block.mapping
+        content = self._single[number] if block is None else block.mapping
         self._leases[number] = LEASED
         self._emptied.discard(number)
         return content
