@@ -13,7 +13,16 @@ from parallelkit._executors._process._lane import Lane
 from parallelkit._executors._process._taught import Taught
 from parallelkit._worker import _call_functions
 from parallelkit._worker._call_functions import cached_class, define, forget
-from parallelkit._worker._channel import CLASS, DEFINITION, DEFINITIONS, FORGET, HEADER, JOB, GarbageError
+from parallelkit._worker._channel import (
+    CLASS,
+    DEFINITION,
+    DEFINITIONS,
+    FORGET,
+    HEADER,
+    JOB,
+    WORD,
+    GarbageError,
+)
 from parallelkit._worker._result_classes import SMALL, TOLD
 from parallelkit._worker._travel import pack_by_value
 
@@ -190,8 +199,10 @@ def test_a_worker_that_tells_of_too_many_or_too_large_classes_writes_garbage():
     """What a worker may send beside its results is bounded."""
     arrivals = Arrivals(None, memoryview(b""))
     with pytest.raises(GarbageError, match="class 0 of results, of 65537 bytes"):
-        arrivals.accept(CLASS, bytes(SMALL + 1), 0, 1)
-    for _ in range(TOLD):
-        arrivals.accept(CLASS, b"x", 0, 1)
+        arrivals.accept(CLASS, WORD.pack(0) + bytes(SMALL + 1), 0, 1)
+    with pytest.raises(GarbageError, match="class 1 of results"):
+        arrivals.accept(CLASS, WORD.pack(1) + b"x", 0, 1)
+    for number in range(TOLD):
+        arrivals.accept(CLASS, WORD.pack(number) + b"x", 0, 1)
     with pytest.raises(GarbageError, match="class 64 of results"):
-        arrivals.accept(CLASS, b"x", 0, 1)
+        arrivals.accept(CLASS, WORD.pack(TOLD) + b"x", 0, 1)

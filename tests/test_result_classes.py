@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from parallelkit import ProcessExecutor, Task, run_parallel
+from parallelkit._executors._process._arrivals import Arrivals
+from parallelkit._worker._channel import CLASS, WORD
 from parallelkit._worker._result_classes import TOLD, ResultClasses, reading
 from parallelkit._worker._travel import pack, pack_by_value, unpack
 
@@ -121,7 +123,8 @@ def test_classes_that_are_told_are_kept():
     packed = pack(scope.pop("kinds"))
     gc.collect()
     kinds = unpack(packed)
-    classes = ResultClasses((told := []).append)
+    told = {}
+    classes = ResultClasses(told.__setitem__)
     for kind in kinds[:TOLD] * 2:
         pack_by_value(kind(), None, editions=classes)
     assert (TOLD, TOLD) == (len(told), len(classes.known))
@@ -138,7 +141,7 @@ def test_a_result_whose_class_is_gone_has_one_made_anew(script, monkeypatch):
     gc.collect()
     made = unpack(packed)
     told = []
-    classes = ResultClasses(told.append)
+    classes = ResultClasses(lambda _, packed: told.append(packed))
     sent = [pack_by_value(made(), None, editions=classes) for _ in range(2)]
     assert (sent[0], 1) == (sent[1], len(told))
     assert type(unpack(sent[0])) is made
@@ -150,6 +153,28 @@ def test_a_result_whose_class_is_gone_has_one_made_anew(script, monkeypatch):
     first, second = map(unpack, sent)
     assert ("Whole", None) == (type(first).__name__, first.part)
     assert type(first) is type(second)
+
+
+def test_a_class_that_a_signal_kept_from_being_used_is_taken_for_no_other(monkeypatch):
+    """A task's alarm may raise just after a class was sent; the next class has the number, and is the one that is made anew."""
+    exec("kinds = [type(name, (), {'__module__': '__main__'}) for name in ('Struck', 'Next')]", scope := {})
+    packed = pack(scope.pop("kinds"))
+    gc.collect()
+    made, arrivals, alarms = unpack(packed), Arrivals(None, memoryview(b"")), [RuntimeError("an alarm")]
+
+    def tell(number, packed):
+        arrivals.accept(CLASS, WORD.pack(number) + packed, 0, 1)
+        if alarms:
+            raise alarms.pop()
+
+    classes = ResultClasses(tell)
+    with pytest.raises(RuntimeError, match="an alarm"):
+        pack_by_value(made[0](), None, editions=classes)
+    sent = pack_by_value(made[1](), None, editions=classes)
+    del made, classes
+    gc.collect()
+    monkeypatch.setattr(reading, "told", arrivals.classes)
+    assert type(unpack(sent)).__name__ == "Next"
 
 
 def test_a_function_shares_its_globals_with_the_classes_that_it_names(script, executor):

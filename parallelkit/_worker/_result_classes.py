@@ -31,12 +31,13 @@ reading = _Reading()
 class ResultClasses:
     """Decides how classes go into the pickles of results, as ``Editions`` does for what is sent to workers.
 
-    ``tell`` sends the caller the bytes of a class, which results then refer to by number.
+    ``tell`` sends the caller a number, and the bytes of the class for which that stands in results from then on. If the
+    handler of a signal raises just after that, the number is for the next class.
     """
 
     by_file = False
 
-    def __init__(self, tell: Callable[[bytes], None]) -> None:
+    def __init__(self, tell: Callable[[int, bytes], None]) -> None:
         self.known: dict[int, Any] = {}
         """Emptied when a run is over: as long as it has any, each object in each result is looked up in it."""
         self._kept: dict[type, Any] = {}
@@ -64,7 +65,7 @@ class ResultClasses:
         """The number under which the caller has these bytes; if it has enough, the bytes themselves, reversed."""
         if self._told == TOLD:
             return blob[::-1]
-        self._tell(blob)
+        self._tell(self._told, blob)
         self._told += 1
         return self._told - 1
 

@@ -55,7 +55,9 @@ class Slots:
         self._heap_head = 0
         self._blocks = OutBlocks(ring, outbox, blocks)
         self._apart = Apart()
-        self.classes = ResultClasses(lambda packed: outbox.send(frame(CLASS, packed)))
+        self.classes = ResultClasses(
+            lambda number, packed: outbox.send(frame(CLASS, _channel.WORD.pack(number), packed))
+        )
         self.dicts = Dicts(lambda key: outbox.send(frame(KEY, key)))
         self.puts: dict[type, Put] = {
             bool: self._put_bool,

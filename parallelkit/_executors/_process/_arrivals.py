@@ -51,7 +51,7 @@ class Arrivals:
         elif kind == _channel.KEY:
             self._accept_key(body)
         elif kind == _channel.CLASS:
-            self._accept_class(body)
+            self._accept_class(word_of(body), body[_channel.WORD.size :])
         else:
             raise GarbageError(f"a frame of kind {kind}")
 
@@ -74,11 +74,11 @@ class Arrivals:
         self.keys += as_known(self._told, key)
         self._told += 1
 
-    def _accept_class(self, packed: bytes) -> None:
-        """Take in a class to which results will refer."""
-        if len(self.classes) == TOLD or len(packed) > SMALL:
-            raise GarbageError(f"class {len(self.classes)} of results, of {len(packed)} bytes")
-        self.classes.append(packed)
+    def _accept_class(self, number: int, packed: bytes) -> None:
+        """Take in a class to which results will refer; no result refers to one that had its number."""
+        if number > len(self.classes) or number >= TOLD or len(packed) > SMALL:
+            raise GarbageError(f"class {number} of results, of {len(packed)} bytes")
+        self.classes[number : number + 1] = [packed]
 
     def _receive(self, length: int, to_keep: bool) -> Content:
         try:
