@@ -25,6 +25,7 @@ from parallelkit._worker._channel import (
     PLACE,
     SIZE,
     VALUE,
+    WORD,
     GarbageError,
     Ring,
     new_file,
@@ -54,12 +55,16 @@ class Far:
     """Both ends: a worker's, and what its parent was sent."""
 
     def __init__(self):
-        self.keys = b""
+        self.arrivals = Arrivals(None, memoryview(b""))
         self.told = []
         self.dicts = Dicts(self.tell)
 
-    def tell(self, key):
-        self.keys += as_known(len(self.told), key)
+    @property
+    def keys(self):
+        return self.arrivals.keys
+
+    def tell(self, number, key):
+        self.arrivals.accept(KEY, WORD.pack(number) + key, 0, 1)
         self.told.append(key)
 
     def learn(self, *dicts):
@@ -393,8 +398,31 @@ def test_keys_are_believed_only_so_far():
     """More or longer keys than a worker may send are garbage."""
     arrivals = Arrivals(None, memoryview(b""))
     with pytest.raises(GarbageError, match="key 0 of dicts, of 101 bytes"):
-        arrivals.accept(KEY, b"x" * (LONGEST + 1), 0, 1)
-    for _ in range(KEYS):
-        arrivals.accept(KEY, b"x" * LONGEST, 0, 1)
+        arrivals.accept(KEY, WORD.pack(0) + b"x" * (LONGEST + 1), 0, 1)
+    with pytest.raises(GarbageError, match="key 1 of dicts"):
+        arrivals.accept(KEY, WORD.pack(1) + b"x", 0, 1)
+    for number in range(KEYS):
+        arrivals.accept(KEY, WORD.pack(number) + b"x" * LONGEST, 0, 1)
     with pytest.raises(GarbageError, match=f"key {KEYS} of dicts"):
-        arrivals.accept(KEY, b"x", 0, 1)
+        arrivals.accept(KEY, WORD.pack(KEYS) + b"x", 0, 1)
+
+
+def test_a_key_that_a_signal_kept_from_being_used_is_taken_for_no_other(end):
+    """A task's alarm may raise just after a key was sent: the next key has its number, and dicts have the right keys."""
+    tell, alarms = end.dicts._tell, [RuntimeError("an alarm")]
+
+    def strike(number, key):
+        tell(number, key)
+        if alarms:
+            raise alarms.pop()
+
+    end.dicts._tell = strike
+    row = {"struck": 1, "next": 2}
+    end.dicts.look(row)
+    with pytest.raises(RuntimeError, match="an alarm"):
+        end.dicts.look(row)
+    other = {"next": 3, "last": 4}
+    for _ in range(2):
+        end.learn(other)
+    assert read_all(end.keys, end.send(other) + end.send(row)) == [other, row]
+    assert end.told == [b"struck", b"next", b"last"]

@@ -27,9 +27,13 @@ _LENGTH = Struct("<I")
 
 
 class Dicts:
-    """Pickles the dicts of one worker."""
+    """Pickles the dicts of one worker.
 
-    def __init__(self, tell: Callable[[bytes], None]) -> None:
+    ``tell`` sends the caller a key, and the number by which dicts refer to it from then on. If the handler of a signal
+    raises just after that, the number is for the next key.
+    """
+
+    def __init__(self, tell: Callable[[int, bytes], None]) -> None:
         self._tell = tell
         self._written: list[bytes] = []  # a pickler writes a small pickle whole
         self._pickler = _PlainPickler(SimpleNamespace(write=self._written.append), 3)
@@ -65,8 +69,9 @@ class Dicts:
         for name in shared[: KEYS - len(self._places)]:
             told = texts[name].encode("utf-8", "surrogatepass")
             if len(told) <= LONGEST:
-                self._tell(told)
-                self._places[name] = (_FIRST + len(self._places), texts[name])
+                number = len(self._places)
+                self._tell(number, told)
+                self._places[name] = (_FIRST + number, texts[name])
         if shared:
             self._keys.memo = self._places
             self._memo = self._keys.memo

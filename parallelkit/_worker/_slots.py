@@ -58,7 +58,7 @@ class Slots:
         self.classes = ResultClasses(
             lambda number, packed: outbox.send(frame(CLASS, _channel.WORD.pack(number), packed))
         )
-        self.dicts = Dicts(lambda key: outbox.send(frame(KEY, key)))
+        self.dicts = Dicts(lambda number, key: outbox.send(frame(KEY, _channel.WORD.pack(number), key)))
         self.puts: dict[type, Put] = {
             bool: self._put_bool,
             int: self._put_int,

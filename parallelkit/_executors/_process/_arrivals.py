@@ -34,7 +34,7 @@ class Arrivals:
         self._blocks: dict[int, Block] = {}  # the worker's, by number
         self._emptied: set[int] = set()  # blocks that have no memory until the worker fills them again
         self._single: dict[int, Content] = {}  # blocks that could not be mapped; each serves one result
-        self._told = 0  # how many keys have come
+        self._told: list[bytes] = []  # the keys, each pickled into its place
         self.keys = b""
         """The pickled keys, to be put before the pickles of small dicts."""
         self.classes: list[bytes] = []
@@ -49,7 +49,7 @@ class Arrivals:
         elif kind == _channel.BLOCK:
             self._accept_block(word_of(body), length)
         elif kind == _channel.KEY:
-            self._accept_key(body)
+            self._accept_key(word_of(body), body[_channel.WORD.size :])
         elif kind == _channel.CLASS:
             self._accept_class(word_of(body), body[_channel.WORD.size :])
         else:
@@ -67,12 +67,12 @@ class Arrivals:
             self._blocks.pop(number, None)
             self._single[number] = content
 
-    def _accept_key(self, key: bytes) -> None:
-        """Take in a key to which dicts will refer."""
-        if self._told == KEYS or len(key) > LONGEST:
-            raise GarbageError(f"key {self._told} of dicts, of {len(key)} bytes")
-        self.keys += as_known(self._told, key)
-        self._told += 1
+    def _accept_key(self, number: int, key: bytes) -> None:
+        """Take in a key to which dicts will refer; none refers to one that had its number."""
+        if number > len(self._told) or number >= KEYS or len(key) > LONGEST:
+            raise GarbageError(f"key {number} of dicts, of {len(key)} bytes")
+        self._told[number : number + 1] = [as_known(number, key)]
+        self.keys = b"".join(self._told)
 
     def _accept_class(self, number: int, packed: bytes) -> None:
         """Take in a class to which results will refer; no result refers to one that had its number."""
