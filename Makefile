@@ -17,7 +17,7 @@ help:  ## list the targets
 demo: $(VENV)/.has-http  ## a short tour of what the package does
 	$(BIN)/parallelkit demo
 
-test: $(VENV)/.has-test  ## the tests, in two or three minutes
+test: $(VENV)/.has-test  ## the tests, in less than four minutes
 	$(BIN)/python -m pytest
 
 check: lint types test  ## everything that a change must pass

@@ -352,40 +352,40 @@ def fork_and_wait(way):
     return "child" if pid == 0 else ("parent", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
-def log_in_child(_):
-    """Return by how much the count of frames has changed."""
-    import gc
+def fork_and_log():
+    """Fork a child that logs and ends; return its pid."""
     import logging
 
-    from parallelkit._worker import _channel
-
-    (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
-    before = ring.head[_channel.SENT]
     pid = os.fork()
     if pid == 0:
         try:
             logging.getLogger("child").error("logged by a child")
         finally:
             os._exit(0)
-    os.waitpid(pid, 0)
+    return pid
+
+
+def log_in_child(_):
+    """Return by how much the count of frames has changed."""
+    import gc
+
+    from parallelkit._worker import _channel
+
+    (ring,) = [found for found in gc.get_objects() if isinstance(found, _channel.Ring)]
+    before = ring.head[_channel.SENT]
+    os.waitpid(fork_and_log(), 0)
     return ring.head[_channel.SENT] - before
 
 
 def log_in_child_amid_a_send(_):
     """Fork as if another thread had something on its way to the parent; return the child's status."""
     import gc
-    import logging
 
     from parallelkit._worker._outbox import Outbox
 
     (outbox,) = [found for found in gc.get_objects() if isinstance(found, Outbox)]
     with outbox._lock:
-        pid = os.fork()
-        if pid == 0:
-            try:
-                logging.getLogger("child").error("logged by a child")
-            finally:
-                os._exit(0)
+        pid = fork_and_log()
     return os.waitpid(pid, 0)[1]
 
 

@@ -269,8 +269,12 @@ def test_a_forgotten_key_may_come_again():
 
 
 def test_forgetting_what_was_never_noted_is_no_error():
-    """Forgetting a position, which was never stored, is no error."""
-    Intake([1], Shape()).naming.forget(0)
+    """Forgetting a position, which was never stored, is no error, and forgets nothing else."""
+    intake = Intake(iter([1, 1]), Shape(key=str))
+    intake.read(1)
+    intake.naming.forget(0)
+    assert intake.read(1) is None
+    assert "key must be unique, got '1' at positions 0 and 1" == str(intake.error)
 
 
 # Tasks of their own functions

@@ -305,19 +305,25 @@ def test_an_attempt_whose_result_makes_no_sense_has_begun():
         assert far.ring.starts[0] == worker.blamed_since(time.monotonic())
 
 
+def taken_before_a_result_that_did_not_come(worker, far):
+    """Have the second of two results claim a file that was not sent; return what is taken: the first, and the second has the blame."""
+    (lane,) = {batch.lane for batch in worker.batches}
+    far.ring.kinds[1] = _channel.BIG_VALUE
+    with pytest.raises(GarbageError, match="did not come"):
+        worker.drain()
+    worker.condemn()
+    settle(worker, None, time.monotonic())
+    span, lost = lane.events
+    assert ([0], [1]) == tuple([ticket[0] for ticket in event.batch.tickets] for event in (span, lost))
+    return span
+
+
 def test_a_large_result_before_one_that_did_not_come_is_not_lost():
     """Its file is still there when what was committed before the garbage is taken; and not its attempt is to blame, but the next."""
     with three_given() as (worker, far):
-        (lane,) = {batch.lane for batch in worker.batches}
         far.commit(1, large := list(range(600_000)))
         far.commit(1, "a text")
-        far.ring.kinds[1] = _channel.BIG_VALUE
-        with pytest.raises(GarbageError, match="did not come"):
-            worker.drain()
-        worker.condemn()
-        settle(worker, None, time.monotonic())
-        span, lost = lane.events
-        assert ([0], [1]) == tuple([ticket[0] for ticket in event.batch.tickets] for event in (span, lost))
+        span = taken_before_a_result_that_did_not_come(worker, far)
         assert [_channel.BIG_VALUE] == list(span.columns.kinds)
         assert [large] == [loads(file) for file in span.columns.files]
 
@@ -333,16 +339,9 @@ def test_a_buffer_that_could_not_be_mapped_is_not_lost_either(monkeypatch):
     with three_given() as (worker, far):
         map_file = _channel.map_file
         monkeypatch.setattr(_channel, "map_file", map_none)
-        (lane,) = {batch.lane for batch in worker.batches}
         far.commit(1, PickleBuffer(large := b"x" * _channel.LARGE))
         far.commit(1, "a text")
-        far.ring.kinds[1] = _channel.BIG_VALUE
-        with pytest.raises(GarbageError, match="did not come"):
-            worker.drain()
-        worker.condemn()
-        settle(worker, None, time.monotonic())
-        span, lost = lane.events
-        assert ([0], [1]) == tuple([ticket[0] for ticket in event.batch.tickets] for event in (span, lost))
+        span = taken_before_a_result_that_did_not_come(worker, far)
         (block,) = Opening(span, str).finish()
         assert [large] == [bytes(value) for value in block.values]
         assert {} == worker.wire.arrivals._single
