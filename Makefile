@@ -17,8 +17,9 @@ help:  ## list the targets
 demo: $(VENV)/.has-http  ## a short tour of what the package does
 	$(BIN)/parallelkit demo
 
+# Two at a time, not as many as there are cores: the tests start processes of their own.
 test: $(VENV)/.has-test  ## the tests, in less than four minutes
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 check: lint types test  ## everything that a change must pass
 

@@ -130,7 +130,6 @@ class Plain:
         (len, False),
         (None, False),
     ],
-    ids=repr,
 )
 def test_coroutine_functions_are_recognised(fn, expected):
     """Coroutine functions are recognised as functions, methods, partials and callable objects, and nothing else is."""
