@@ -18,6 +18,7 @@ import pytest
 import remote_tasks as far
 from port_driver import drive
 
+import parallelkit
 from parallelkit import Task
 from parallelkit._executors._process import _preload
 from parallelkit._executors._process._preload import (
@@ -108,6 +109,12 @@ def test_what_modules_of_the_program_use_that_it_uses_is_needed(program):
 
     assert ["dataclasses"] == needs(["first"])
     assert ["dataclasses", "pathlib"] == needs(["first", program("second", Path=pathlib.Path).__name__])
+
+
+def test_what_the_package_uses_itself_is_not_needed(program):
+    """What is behind ``run_parallel`` is not loaded for functions that stand beside it."""
+    program("first", run_parallel=parallelkit.run_parallel, Task=Task, package=parallelkit, sub=subprocess)
+    assert ["subprocess"] == needs(["first"])
 
 
 def test_of_a_large_program_what_many_need_is_needed(program, monkeypatch):

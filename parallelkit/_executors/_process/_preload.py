@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable
 from functools import partial
+from itertools import filterfalse
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -83,15 +84,22 @@ def _has_classes() -> bool:
 
 
 def _used_by(module: str) -> frozenset[str]:
-    """The modules used by a module, and by those of the program that it uses in turn."""
+    """The modules used by a module, and by those of the program that it uses in turn.
+
+    Ours are not followed: a script's functions use the standard library's modules behind ``run_parallel`` only if they call it.
+    """
     line, looked_at = [module], 0
     for name in line:  # grows meanwhile
         things = _things_in(name)
         looked_at += len(things)
         if looked_at > MOST:
             return COMMON | _standard_among(line)
-        line += set(map(_module_of, things)).difference(line)
+        line += set(filterfalse(_is_ours, map(_module_of, things))).difference(line)
     return _standard_among(line)
+
+
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] == "parallelkit"
 
 
 def _standard_among(names: list[str]) -> frozenset[str]:
