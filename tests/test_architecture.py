@@ -221,13 +221,20 @@ def test_heavy_imports_are_late(name):
     assert not imported.intersection(HEAVY - loaded)
 
 
-def test_import_is_light():
-    """In a fresh interpreter, `import parallelkit` loads none of the heavy packages."""
-    code = "import sys, parallelkit; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("name", "needless"),
+    [
+        ("parallelkit", {"concurrent.futures.process"}),
+        ("parallelkit._executors._processes", {"concurrent.futures.process", "datetime", "decimal"}),
+    ],
+)
+def test_import_is_light(name, needless):
+    """In a fresh interpreter, neither the package nor what a run in processes needs loads a heavy package, or a needless one."""
+    code = f"import sys, {name}; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert not (HEAVY | {"concurrent.futures.process"}).intersection(loaded)
+    assert not (HEAVY | needless).intersection(loaded)
 
 
 def test_public_names_are_the_promised_ones():

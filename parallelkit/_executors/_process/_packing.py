@@ -5,8 +5,6 @@ from __future__ import annotations
 from _pickle import PicklingError, dumps
 from collections import deque
 from collections.abc import Callable
-from datetime import date, datetime, timedelta, timezone
-from decimal import Decimal
 from functools import cache
 from itertools import chain
 from sys import modules
@@ -42,11 +40,10 @@ SHORT = 1024  # a str or bytes up to this length is an atom
 FEW = 16  # atoms in a tuple that is handled like one
 FADING = 0.5  # what is left of the largest size each time that some are packed: one in a million must not slow down the rest
 
-ATOMS: frozenset[type] = frozenset([int, float, bool, type(None), complex, Decimal, date, timedelta])
+ATOMS: frozenset[type] = frozenset([int, float, bool, type(None), complex])
 TEXTS: frozenset[type] = frozenset([str, bytes])
-ZONES = (type(None), timezone)
-"""Immutable, and unpickled without running any code of the user's: a batch of them may be one pickle; as may numbers of numpy's,
-and times in one of these zones."""
+"""Immutable, and unpickled without running any code of the user's: a batch of them may be one pickle; as may what ``_LOADED_LATE``
+finds: decimals, numbers of numpy's, dates, and times without a zone or with a fixed one."""
 
 Pack: TypeAlias = Callable[[object, CarriedClasses], Payload]
 """Packs an item; the classes are those that have been looked at."""
@@ -238,19 +235,41 @@ def all_atoms(items: list[Any]) -> bool:
     if set(map(type, items)) == {tuple} and max(map(len, items)) <= FEW:
         items = list(chain.from_iterable(items))
     kinds = set(map(type, items))
-    if datetime in kinds and all(type(time.tzinfo) in ZONES for time in items if type(time) is datetime):
-        kinds.remove(datetime)
     if kinds <= ATOMS:
         return True
-    if any(module_of_class(kind) == "numpy" for kind in kinds):
-        kinds -= _numbers_of_numpy()
+    for module, atoms_among in _LOADED_LATE.items():
+        if any(module_of_class(kind) == module for kind in kinds):
+            kinds -= atoms_among(items)
     if not kinds <= ATOMS | TEXTS:
         return False
     lengths = [len(item) for item in items if type(item) in TEXTS]
     return max(lengths, default=0) <= SHORT and sum(lengths) <= most
 
 
+def _dates(items: list[Any]) -> frozenset[type]:
+    from datetime import date, datetime, timedelta, timezone
+
+    fixed = (type(None), timezone)
+    if all(type(time.tzinfo) in fixed for time in items if type(time) is datetime):
+        return frozenset([date, timedelta, datetime])
+    return frozenset([date, timedelta])
+
+
+def _decimals(_: list[Any]) -> frozenset[type]:
+    from decimal import Decimal
+
+    return frozenset([Decimal])
+
+
 @cache
 def _numbers_of_numpy() -> frozenset[type]:
-    """Its types of numbers and truth values; called once there is an object of its, and so it is loaded."""
+    """Its types of numbers and truth values."""
     return frozenset([modules["numpy"].dtype(code).type for code in "?bhilqBHILQefdgFDG"])
+
+
+_LOADED_LATE: dict[str, Callable[[list[Any]], frozenset[type]]] = {
+    "datetime": _dates,
+    "decimal": _decimals,
+    "numpy": lambda _: _numbers_of_numpy(),
+}
+"""The types of atoms in modules that a program without such items need not load; asked once there is an item of the module's."""
