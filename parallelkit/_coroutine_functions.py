@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from functools import partial
 from types import CodeType
 from typing import Any
 
 from parallelkit._raised import attribute_or_none
 
-MARK = getattr(inspect, "_is_coroutine_mark", object())  # inspect.markcoroutinefunction, from Python 3.12 on
+# The attribute that inspect.markcoroutinefunction sets, from Python 3.12 on, and its value.
+MARK, MARKED = "", object()
+if sys.version_info >= (3, 12):
+    ((MARK, MARKED),) = vars(inspect.markcoroutinefunction(lambda: None)).items()
 
 GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
@@ -22,10 +26,7 @@ def is_coroutine_function(fn: Any) -> bool:
     (True, False)
     """
     # inspect.iscoroutinefunction would take three times as long, and does not look at an object's __call__.
-    return (
-        bool(flags_of(fn) & inspect.CO_COROUTINE)
-        or attribute_or_none(unwrapped(fn), "_is_coroutine_mark") is MARK
-    )
+    return bool(flags_of(fn) & inspect.CO_COROUTINE) or attribute_or_none(unwrapped(fn), MARK) is MARKED
 
 
 def check_called(name: str, fn: Any) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import inspect
 import math
 import signal
 import subprocess
@@ -134,6 +135,25 @@ class Plain:
 def test_coroutine_functions_are_recognised(fn, expected):
     """Coroutine functions are recognised as functions, methods, partials and callable objects, and nothing else is."""
     assert expected == is_coroutine_function(fn)
+
+
+class Later:
+    """An awaitable that is no coroutine of Python's own, as compiled code may return."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __await__(self):
+        yield from asyncio.sleep(0).__await__()
+        return self.value
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="inspect.markcoroutinefunction is new in Python 3.12")
+def test_a_function_marked_as_a_coroutine_function_is_one():
+    """It runs on the event loop, whatever awaitable it returns."""
+    later = inspect.markcoroutinefunction(lambda item: Later(item))  # noqa: PLW0108  a mark would stay on the class
+    assert [1, 2] == run_parallel(later, [1, 2], timeout=LONG).values()
+    assert [3] == run_parallel([Task(functools.partial(later, 3))]).values()
 
 
 def generate(item):
