@@ -45,6 +45,7 @@ from parallelkit._executors._coroutine import _port as _coroutine_port
 from parallelkit._executors._coroutine._event_loop import Flight
 from parallelkit._executors._coroutine._overdue import Deadlines
 from parallelkit._executors._coroutines import CoroutineEngine
+from parallelkit._executors._thread._lending import take_claim
 from parallelkit._ledger import Facts
 from parallelkit.testing import FakeClock
 
@@ -778,6 +779,26 @@ def test_what_a_loop_takes_at_the_moment_of_the_close_never_begins():
         port.start([(0, 1, 0, None)])
         port._loops[0].thread.join(30)
     assert ([], set()) == (begun, port._flights)
+
+
+def test_what_has_begun_at_the_moment_of_the_close_is_known_to_have_begun(monkeypatch):
+    """An attempt that its loop is just beginning, so that it cannot be withdrawn any more, is among those that were cut off."""
+    begun = []
+
+    def take_and_close(claim):
+        taken = take_claim(claim)
+        port.close()
+        return taken
+
+    async def begin(item):
+        begun.append(item)
+
+    monkeypatch.setattr(_event_loop, "take_claim", take_and_close)
+    with closing(CoroutineEngine(1)) as engine:
+        port = engine.open(Job(begin))
+        port.start([(0, 1, "item", None)])
+        port._loops[0].thread.join(30)
+    assert ([0], ["item"]) == ([index for index, *_ in port.late], begun)
 
 
 def test_what_never_begins_is_freed_with_the_port():

@@ -200,11 +200,11 @@ class EventLoop:
 
     async def _fly(self, flight: Flight) -> None:
         value, error = None, None
+        flight.started = monotonic()
+        flight.claim.append(flight.started)  # first, so that a run which cannot take it back sees its start
         if not take_claim(flight.unbegun):  # the run has taken it back meanwhile
             self._landed(flight)
             return
-        flight.started = monotonic()
-        flight.claim.append(flight.started)
         self._home.begun(flight)
         try:
             made = self._home.call(flight.ticket[2])
