@@ -40,7 +40,7 @@ from parallelkit import (
 )
 from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._executors._contract import Job
-from parallelkit._executors._coroutine import _event_loop
+from parallelkit._executors._coroutine import _event_loop, _overdue
 from parallelkit._executors._coroutine import _port as _coroutine_port
 from parallelkit._executors._coroutine._event_loop import Flight
 from parallelkit._executors._coroutine._overdue import Deadlines
@@ -459,6 +459,7 @@ def test_a_coroutine_past_its_timeout_is_cancelled():
     failure = results.failures[0]
     assert isinstance(failure.error, TaskTimeout)
     assert "ran longer than its timeout of 0.01 s; it was cancelled" in str(failure.error)
+    assert not failure.error.abandoned
     assert isinstance(failure.error.__cause__, asyncio.CancelledError)
     assert "await asyncio.sleep(LONG)" in failure.traceback
     assert ["a"] == cleaned
@@ -700,7 +701,7 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog, scale
             release.wait(30)
         return item
 
-    items = ["wait", "block", "late", "later"]
+    items = ["block", "wait", "late", "later"]
     try:
         results = run_parallel(maybe, items, key=str, timeout=0.3 * scale, max_workers=2)
     finally:
@@ -1102,6 +1103,8 @@ def test_an_attempt_that_begins_while_the_run_looks_wakes_it():
     deadlines.overdue(0.0, 1)
     assert 5.0 == deadlines.settle_at(math.inf)
     assert [True, False] == [begin(deadlines, 1, 1.0, limit)[1] for limit in (3.0, 9.0)]
+    deadlines.overdue(3.0, 3)
+    assert 4.0 == deadlines.settle_at(math.inf)
     deadlines.overdue(5.0, 3)
     assert begin(deadlines, 2, 5.0, 60.0)[1]
     assert 7.0 == deadlines.settle_at(7.0)
@@ -1111,12 +1114,21 @@ def test_deadlines_of_attempts_that_have_ended_take_no_memory():
     """However far off they are: a long run with a long timeout would keep all its items. The order of the others stays."""
     deadlines = Deadlines()
     for number in range(1000):
-        flight, _ = begin(deadlines, number, 0.0, 3600.0 + number)
+        flight, _ = begin(deadlines, number, 0.0, 3600.0 + number * 13 % 1000)
         if number % 100:
             flight.claim.clear()
         deadlines.overdue(1.0, 10)
     assert len(deadlines._due) < 100
-    assert [0, 100, 200] == [flight.ticket[0] for flight in deadlines.overdue(3800.0, 10)]
+    assert [0, 700, 400] == [flight.ticket[0] for flight in deadlines.overdue(3800.0, 10)]
+
+
+def test_deadlines_of_attempts_that_run_are_not_gone_through(monkeypatch):
+    """The run looks at the deadlines whenever an attempt ends: if it went through all, ten thousand would cost too much each time."""
+    monkeypatch.setattr(_overdue, "heapify", None)
+    deadlines = Deadlines()
+    for number in range(1000):
+        begin(deadlines, number, 0.0, 5.0)
+    assert [] == deadlines.overdue(1.0, 1000)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are new in Python 3.12")

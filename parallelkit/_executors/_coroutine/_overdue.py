@@ -24,27 +24,27 @@ class Deadlines:
 
     def __init__(self) -> None:
         self.at = inf
-        self._begun: deque[Flight] = deque()
+        self._begun: deque[tuple[Flight, float]] = deque()
         self._due: list[tuple[float, int, Flight]] = []
         self._numbers = count()  # breaks ties
 
     def begun(self, flight: Flight, limit: float) -> bool:
         """Note that an attempt has begun; True if the run would look too late for it, and must be woken."""
-        self._begun.append(flight)
-        return flight.started + limit < self.at
+        due_at = flight.started + limit
+        self._begun.append((flight, due_at))
+        return due_at < self.at
 
     def overdue(self, now: float, running: int) -> list[Flight]:
         """Remove and return the attempts whose deadline has come. ``running``: how many attempts run at all."""
         self.at = inf  # so that whatever begins meanwhile wakes the run
         while self._begun:
-            flight = self._begun.popleft()
-            self.look_again(flight, flight.started + (flight.ticket[3] or 0.0))
+            self.look_again(*self._begun.popleft())
         due = self._due
         if len(due) > 2 * running + 64:  # most of these have ended
             due[:] = [entry for entry in due if entry[2].claim]
             heapify(due)
         overdue = []
-        while due and (due[0][0] <= now or not due[0][2].claim):
+        while due and due[0][0] <= now:
             flight = heappop(due)[2]
             if flight.claim:
                 overdue.append(flight)
