@@ -6,6 +6,8 @@ import textwrap
 
 import pytest
 
+from parallelkit._executors._process._prestart import started_ahead
+
 PROGRAM = """
 import os, subprocess, sys
 from parallelkit import run_parallel
@@ -154,6 +156,18 @@ def test_one_loads_what_the_function_needs():
     assert "[()]" == outcome_of(program.format(bare))
     program = program.format("run_parallel(abs, [-1], executor='processes', max_workers=2)")
     assert "[()]" == outcome_of(program)
+
+
+@pytest.mark.all
+def test_it_does_not_wait_for_modules_that_load_slowly():
+    """What starts ahead of the imports of a run does not load the slowest of them first."""
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import {started_ahead.__module__}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], check=True, capture_output=True, text=True, timeout=60
+    )
+    assert started_ahead.__module__ in done.stdout.split()
+    slow = {"ast", "dataclasses", "dis", "inspect", "logging", "pickle", "tokenize", "traceback"}
+    assert set() == slow.intersection(done.stdout.split())
 
 
 @pytest.mark.all

@@ -9,7 +9,6 @@ import sys
 from _socket import AF_UNIX, SOCK_STREAM, socketpair  # ``socket`` takes a millisecond to load
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from inspect import unwrap
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -66,11 +65,18 @@ def check_popen() -> None:
 check_popen()
 
 
+def unwrapped(function: Any) -> Any:
+    """The function that decorators have wrapped; ``inspect``, which has this, takes 5 ms to load."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
+
+
 class Started(subprocess.Popen[bytes]):
     """A fresh interpreter; a subclass, so that whatever replaces ``Popen`` later does not replace this."""
 
     # Profilers wrap it, to start themselves in each Python that the program starts; a worker cannot be started so.
-    __init__ = unwrap(subprocess.Popen.__init__)
+    __init__ = unwrapped(subprocess.Popen.__init__)
 
 
 class Spawned(NamedTuple):
