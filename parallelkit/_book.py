@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeAlias
 
 from parallelkit._executors._contract import Block
@@ -63,4 +62,5 @@ def news_of_cancelled(
 
 def news_of_lapsed(index: int, lost: Lost, now: float) -> Failed:
     """News of a task whose next attempt will not come; the end of its last one has been reported already."""
-    return Failed(index, replace(lost, started=None, ended=now, worker=None), None, True)
+    never = Lost(lost.error, lost.number, None, now, None, lost.text, lost.stack)
+    return Failed(index, never, None, True)

@@ -4,13 +4,9 @@ The design and its reasons: docs/design/checkpoint.md.
 """
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from parallelkit._book import Book
-from parallelkit._input._recall import Recall
-from parallelkit._interrupt import Guard, UserCall
 from parallelkit._keywords import suggests
 from parallelkit._public import public
 
@@ -61,37 +57,10 @@ class Checkpoint:
             raise TypeError(f"rerun_failed must be a bool, got {self.rerun_failed!r}")
 
 
-def as_checkpoint(given: Any) -> Checkpoint | None:
+def as_checkpoint(given: Any) -> Checkpoint:
     """The option ``checkpoint`` as a ``Checkpoint``."""
-    if given is None or isinstance(given, Checkpoint):
+    if isinstance(given, Checkpoint):
         return given
     if isinstance(given, (str, os.PathLike)):
         return Checkpoint(given)
     raise TypeError(f"checkpoint must be a path or a Checkpoint, got {given!r}")
-
-
-class Unrecorded:
-    """The recording of a run without a checkpoint: none. ``Recording`` is that of a run with one."""
-
-    recalls: tuple[Recall, ...] = ()
-    failure: Exception | None = None
-    """Why recording ended before the run did; its ``__cause__`` is the original error."""
-
-    def check(self, guard: Guard) -> None:
-        """Raise ValueError if the journal cannot be used, as far as shows at once; create nothing."""
-
-    def open(self, guard: Guard) -> None:
-        """Acquire the journal, until ``close``, which must follow also if this raises, as ``check`` does."""
-
-    def record(self, book: Book, refuse: Callable[[str, Exception], None], call_user: UserCall) -> Book:
-        """Return a book that records in the journal, too, what is written into ``book``.
-
-        ``refuse`` ends the input, for the given reason.
-        """
-        return book
-
-    def stop_by(self, stop: Callable[[str], None]) -> None:
-        """Set what stops the run if recording fails."""
-
-    def close(self) -> None:
-        """Write what is left and release the journal. Idempotent."""

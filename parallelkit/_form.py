@@ -12,7 +12,7 @@ from parallelkit._input._shape import TASKS_AMONG_ITEMS, Shape, all_of
 from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._options import Checked
-from parallelkit._retry import is_bounded
+from parallelkit._policies import is_bounded
 from parallelkit._tasks import Task
 
 ROWS = {

@@ -7,8 +7,6 @@ from itertools import islice
 from reprlib import Repr
 from typing import Any, TypeVar
 
-from parallelkit._outcomes import shown
-
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -27,6 +25,8 @@ def no_such_key(key: Any, keys: Sequence[Any] | None) -> KeyError:
     >>> no_such_key(0, ["ann", "bob"])
     KeyError("0 (no task has this key; the first of 2 is 'ann'; values() is a list)")
     """
+    from parallelkit._outcomes import shown
+
     if keys is None:
         return KeyError(f"{shown(key)} (keys are positions from 0; values() is a list; key= sets others)")
     known = f"the first of {len(keys)} is {shown(keys[0])}" if keys else "there are no tasks"

@@ -9,12 +9,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from parallelkit._facts import Facts
 from parallelkit._lost import Lost, cancelled, failure
 from parallelkit._marks import CANCELLED, FAILED, OPEN, UNSET, Mark
-from parallelkit._outcomes import Attempt, Outcome, Success
+
+if TYPE_CHECKING:
+    from parallelkit._outcomes import Attempt, Outcome
 
 Columns: TypeAlias = tuple[Sequence[int], Sequence[Any], Sequence[float], Sequence[float], Sequence[str]]
 """Successes as columns of equal length: indices, values, starts, ends, workers (see ``Block``)."""
@@ -23,63 +25,37 @@ _being_sealed: ContextVar[tuple[Ledger, ...]] = ContextVar("parallelkit_being_se
 """See ``Ledger.sealed``."""
 
 
-@dataclass(eq=False, repr=False, slots=True)
-class Facts:
-    """What the report needs to know of a run, besides its outcomes. Instants are those of the run's clock.
-
-    ``cpu_seconds``: processor time of this process during the run, without the caller's thread;
-    ``worker_cpu_seconds``: that of the worker threads alone, or None if it was not measured. The difference is that
-    of threads which the tasks started, if the run was ``alone``: no other was under way in threads meanwhile.
-    ``input_seconds``: for reading the input. ``travel_seconds``: for pickling arguments and unpickling results, in
-    the parent. ``job_seconds``: for pickling the function and what is passed to all tasks, together ``job_bytes``
-    long. ``limits``: the run's limits as text. ``blocked_seconds``: how long coroutines held their event loop in long
-    steps; the longest one took ``longest_step``, in the task with the index ``longest_step_of``. ``outer``: by what
-    the default width of a run in threads was divided; 1 for any other width.
-    """
-
-    executor: str = "threads"
-    max_workers: int = 1
-    began_at: float = 0.0
-    ended_at: float = 0.0
-    cpus: int = 1
-    cpu_seconds: float = 0.0
-    worker_cpu_seconds: float | None = None
-    alone: bool = True
-    input_seconds: float = 0.0
-    travel_seconds: float = 0.0
-    job_seconds: float = 0.0
-    job_bytes: int = 0
-    timeout: float | None = None
-    timeouts_enforced: bool = True
-    limits: tuple[str, ...] = ()
-    coroutines: bool = False
-    blocked_seconds: float = 0.0
-    longest_step: float = 0.0
-    longest_step_of: int = -1
-    outer: int = 1
-
-
-@dataclass(eq=False, repr=False, slots=True)
 class Ledger:
     """The columns of a run, one row a task, in order of admission."""
 
-    facts: Facts = field(default_factory=Facts)
-    values: list[Any] = field(default_factory=list)
-    queued: array[float] = field(default_factory=lambda: array("d"))
-    started: array[float] = field(default_factory=lambda: array("d"))
-    ended: array[float] = field(default_factory=lambda: array("d"))
-    workers: list[str | None] = field(default_factory=list)
-    keys: list[Any] | None = None
-    places: list[int] | None = None  # indices in the run, if only part of it is here
-    failed: dict[int, Lost] = field(default_factory=dict)
-    cancelled: dict[int, Lost | None] = field(default_factory=dict)
-    retried: dict[int, int] = field(default_factory=dict)
-    log: list[tuple[int, Lost]] = field(default_factory=list)  # attempts after which another was to follow
-    parents: dict[int, Any] = field(default_factory=dict)
-    completion: array[int] | None = None
-    stopped: str | None = None
-    stopped_by: BaseException | None = None
-    settled: list[int] | None = None  # since ``take_settled`` was last called; None without a ``then``
+    def __init__(
+        self,
+        facts: Facts | None = None,
+        *,
+        keys: list[Any] | None = None,
+        places: list[int] | None = None,
+        completion: array[int] | None = None,
+        stopped: str | None = None,
+    ) -> None:
+        self.facts = facts or Facts()
+        self.values: list[Any] = []
+        self.queued = array("d")
+        self.started = array("d")
+        self.ended = array("d")
+        self.workers: list[str | None] = []
+        self.keys = keys
+        self.places = places  # indices in the run, if only part of it is here
+        self.failed: dict[int, Lost] = {}
+        self.cancelled: dict[int, Lost | None] = {}
+        self.retried: dict[int, int] = {}
+        self.log: list[tuple[int, Lost]] = []  # attempts after which another was to follow
+        self.parents: dict[int, Any] = {}
+        self.completion = completion
+        self.stopped = stopped
+        self.stopped_by: BaseException | None = None
+        self.settled: list[int] | None = (
+            None  # since ``take_settled`` was last called; None without a ``then``
+        )
 
     def __len__(self) -> int:
         return len(self.values)
@@ -187,6 +163,8 @@ class Ledger:
             key, queued, parent = self.key(index), self.queued[index], self.parents.get(index)
             return failure(key, place, self.lost(index), queued, self.facts.began_at, parent)
         assert value is not OPEN, f"task {index} has no outcome yet"
+        from parallelkit._outcomes import Success
+
         began = self.facts.began_at
         return Success(
             self.key(index),
@@ -213,6 +191,8 @@ class Ledger:
 
     def attempts(self) -> list[Attempt[Any]]:
         """Every attempt, by the time it started; those that never began come last."""
+        from parallelkit._outcomes import Attempt
+
         log = [self._attempt(index, lost) for index, lost in self.tried]
         log += [self._attempt(index, lost) for index, lost in self.failed.items()]
         log += [self._attempt(index, cancelled(self.stopped, lost)) for index, lost in self.cut_off()]
@@ -240,16 +220,18 @@ class Ledger:
 
     def sealed(self, change: Callable[[Any], Any]) -> Ledger:
         """A copy with ``change`` applied to every error: into bytes before it is pickled, and back afterwards."""
+        from copy import copy
+
         before = _being_sealed.set((*_being_sealed.get(), self))
         try:
-            copy = replace(self)
-            copy.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
-            copy.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
-            copy.stopped_by = None if self.stopped_by is None else change(self.stopped_by)
-            copy.log = [(index, lost.sealed(change)) for index, lost in self.tried]
+            made = copy(self)
+            made.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
+            made.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
+            made.stopped_by = None if self.stopped_by is None else change(self.stopped_by)
+            made.log = [(index, lost.sealed(change)) for index, lost in self.tried]
         finally:
             _being_sealed.reset(before)
-        return copy
+        return made
 
     def is_being_sealed(self) -> bool:
         """Whether one of its errors is being changed in this context, and has led back here."""
@@ -259,6 +241,8 @@ class Ledger:
         return index if self.places is None else self.places[index]
 
     def _attempt(self, index: int, lost: Lost) -> Attempt[Any]:
+        from parallelkit._outcomes import Attempt
+
         start, began = lost.started, self.facts.began_at
         at, duration = (None, 0.0) if start is None else (start - began, lost.ended - start)
         key, place = self.key(index), self._place(index)

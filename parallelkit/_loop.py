@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from parallelkit._executors._contract import Block, Ended, Port
@@ -27,28 +26,38 @@ if TYPE_CHECKING:
 Clock = Callable[[], float]
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Loop:
     """Drives one run: joins the parts that it is made of."""
 
-    scheduler: Scheduler
-    port: Port
-    source: Source
-    clock: Clock
-    bar: Silent = field(default_factory=Silent)
-    total: Callable[[], int | None] = lambda: None
-    interrupt: Interrupt = field(default_factory=Interrupt)
-    grow: Callable[[], bool] | None = None  # calls ``then`` for settled tasks; whether that gave new tasks
-    recalls: Sequence[Recall] = ()  # what knows outcomes of tasks before they start
-    observer: Observer | None = None
-    asked: str | None = None  # why the run is to stop, if anything has asked for that
-    unseen: bool = False  # whether nobody will look at the outcomes of what a stop cuts off
-    flows: bool = False  # whether items are best handed over one by one (see ``Intake``)
-    flowing: DirectSource | None = None  # the source, if its items may be started before they are admitted
-    be_exact: Callable[[], None] | None = None  # to be called once a task of the input calls for an order
-    lapsed: bool = False  # whether in this step a task failed because it was too late to try it again
-    handed: bool = False  # whether in this step something was handed over that had been admitted before
-    stirred: bool = False  # whether the last wait ended because something had happened
+    def __init__(self, scheduler: Scheduler, port: Port, source: Source, clock: Clock) -> None:
+        self.scheduler = scheduler
+        self.port = port
+        self.source = source
+        self.clock = clock
+        self.bar = Silent()
+        self.total: Callable[[], int | None] = lambda: None
+        self.interrupt = Interrupt()
+        self.grow: Callable[[], bool] | None = None
+        """Calls ``then`` for settled tasks; whether that gave new tasks."""
+        self.recalls: Sequence[Recall] = ()
+        """What knows outcomes of tasks before they start."""
+        self.observer: Observer | None = None
+        self.asked: str | None = None
+        """Why the run is to stop, if anything has asked for that."""
+        self.unseen = False
+        """Whether nobody will look at the outcomes of what a stop cuts off."""
+        self.flows = False
+        """Whether items are best handed over one by one (see ``Intake``)."""
+        self.flowing: DirectSource | None = None
+        """The source, if its items may be started before they are admitted."""
+        self.be_exact: Callable[[], None] | None = None
+        """To be called once a task of the input calls for an order."""
+        self.lapsed = False
+        """Whether in this step a task failed because it was too late to try it again."""
+        self.handed = False
+        """Whether in this step something was handed over that had been admitted before."""
+        self.stirred = False
+        """Whether the last wait ended because something had happened."""
 
     def drive(self) -> None:
         """Run until every task is settled or the run is stopped."""

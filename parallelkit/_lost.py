@@ -5,15 +5,16 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from parallelkit._error_text import format_error
 from parallelkit._errors import TaskCancelled
-from parallelkit._outcomes import Failure, keep_frames
 from parallelkit._raised import add_note, describe_error, give_traceback, tolerated, traceback_of
+
+if TYPE_CHECKING:
+    from parallelkit._outcomes import Failure
 
 E = TypeVar("E", bound=BaseException)
 
@@ -30,7 +31,6 @@ STOPPED = "the run was stopped before this task was done: "
 BECAUSE = "\nThe above exception was the direct cause of the following exception:\n\n"  # as Python prints it
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Lost:
     """One attempt that gave no value; ``number`` counts the task's attempts, this one included.
 
@@ -38,18 +38,27 @@ class Lost:
     if it was the first.
     """
 
-    error: BaseException | None
-    number: int
-    started: float | None
-    ended: float
-    worker: str | None
-    text: str = ""
-    stack: str | None = None
-    frames: TracebackType | None = field(init=False, repr=False, compare=False)
+    __slots__ = ("ended", "error", "frames", "number", "stack", "started", "text", "worker")
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        error: BaseException | None,
+        number: int,
+        started: float | None,
+        ended: float,
+        worker: str | None,
+        text: str = "",
+        stack: str | None = None,
+    ) -> None:
+        self.error = error
+        self.number = number
+        self.started = started
+        self.ended = ended
+        self.worker = worker
+        self.text = text
+        self.stack = stack
         # As it is now: the error's own traceback grows whenever it is raised again, by ``unwrap`` for one.
-        self.frames = None if self.error is None else traceback_of(self.error)
+        self.frames = None if error is None else traceback_of(error)
 
     @property
     def raised(self) -> bool:
@@ -70,17 +79,20 @@ class Lost:
         with which the error arrived.
         """
         seals = isinstance(self.error, BaseException)
-        copy = replace(self, error=None, text=self.traceback if seals else self.text)
-        copy.error = None if self.error is None else change(self.error)
-        if not seals and isinstance(copy.error, BaseException):
-            copy.frames = traceback_of(copy.error)
-        return copy
+        text = self.traceback if seals else self.text
+        made = Lost(None, self.number, self.started, self.ended, self.worker, text, self.stack)
+        made.error = None if self.error is None else change(self.error)
+        if not seals and isinstance(made.error, BaseException):
+            made.frames = traceback_of(made.error)
+        return made
 
 
 def failure(
     key: Any, index: int, lost: Lost, queued: float, began: float, parent: Any = None
 ) -> Failure[Any]:
     """Make a ``Failure`` from what was noted of the last attempt."""
+    from parallelkit._outcomes import Failure, keep_frames
+
     start = lost.started
     assert lost.error is not None, "an attempt that was cut off is wrapped by cancelled() first"
     made = Failure(
@@ -144,7 +156,7 @@ def cut_off(started: float, now: float, worker: str, before: Lost | None, stack:
 
 def uncounted(lost: Lost) -> Lost:
     """What is noted in place of an attempt in which the function did not run: that it never started."""
-    return replace(lost, started=None, worker=None)
+    return Lost(lost.error, lost.number, None, lost.ended, None, lost.text, lost.stack)
 
 
 def note_where(error: E, stack: str | None) -> E:

@@ -5,23 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 
-from parallelkit._checkpoint import Checkpoint, as_checkpoint
 from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import timeout_of
 from parallelkit._keywords import TRIES, WORKERS, did_you_mean, field_hint
 from parallelkit._limits import Limit, Limits, as_limits
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
-from parallelkit._outcomes import Outcome
+from parallelkit._policies import as_policy
 from parallelkit._progress import check_progress
-from parallelkit._retry import Retry, Retrying, RetryPolicy, as_policy
 from parallelkit._tasks import Task, check_args, check_kwargs
 
-if TYPE_CHECKING:
-    from parallelkit._events import Event  # imports the executors' contract
+if TYPE_CHECKING:  # what a run without them does not load
+    from parallelkit._checkpoint import Checkpoint
+    from parallelkit._events import Event
+    from parallelkit._outcomes import Outcome
+    from parallelkit._policies import Retrying, RetryPolicy
+    from parallelkit._retry import Retry
 
 EXECUTORS = ("threads", "processes", "inline")
 ELSEWHERE = {
@@ -102,14 +103,13 @@ class RunOptions(TypedDict, total=False):
     checkpoint: str | os.PathLike[str] | Checkpoint | None
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(NamedTuple):
     """Validated options; nothing validates them again."""
 
     executor: Any = "threads"
     max_workers: int | None = None
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = MappingProxyType({})
     star: bool = False
     key: Callable[[Any], Any] | None = None
     timeout: float | None = None
@@ -160,7 +160,10 @@ def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checke
     given["kwargs"] = check_kwargs("kwargs", given.get("kwargs"))
     given["limits"] = as_limits(given.get("limits"))
     given["policy"] = as_policy(given.pop("retries", 0))
-    given["checkpoint"] = as_checkpoint(given.get("checkpoint"))
+    if given.get("checkpoint") is not None:
+        from parallelkit._checkpoint import as_checkpoint
+
+        given["checkpoint"] = as_checkpoint(given["checkpoint"])
     return Checked(**given)
 
 
@@ -172,7 +175,7 @@ def _hint(name: str, given: Any) -> str:
 
 
 def _check_names(given: Mapping[str, Any]) -> None:
-    known = sorted({*Checked.__dataclass_fields__, "retries"} - {"policy"})
+    known = sorted({*Checked._fields, "retries"} - {"policy"})
     for name in given:
         if name not in known:
             near = ANSWERED.get(name, "").format(name) or did_you_mean(name, known, ELSEWHERE)
@@ -208,6 +211,8 @@ def _check_executor(executor: Any) -> None:
 
 def _asked_besides(submit: Callable[..., Any]) -> str:
     """Say what ``submit`` requires besides the function, if anything, as that of pebble's ``ProcessPool`` does."""
+    from inspect import signature
+
     try:
         signature(submit).bind(None)
     except TypeError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from inspect import signature
 from typing import Any
 
 from parallelkit._interrupt import hold_interrupt
@@ -127,6 +126,8 @@ def check_progress(progress: Any) -> None:
         return
     if not isinstance(progress, dict):
         raise TypeError(f"progress must be a bool or a dict of tqdm's options, got {progress!r}")
+    from inspect import signature
+
     import tqdm
 
     known = {*signature(tqdm.tqdm.__init__).parameters, "display"} - {"self", "iterable", "kwargs"}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._facts import Facts
+from parallelkit._ledger import Ledger
 from parallelkit._lost import BECAUSE, Lost, is_of_stop
 from parallelkit._marks import UNSET
-from parallelkit._outcomes import Outcome
+
+if TYPE_CHECKING:
+    from parallelkit._outcomes import Outcome
 
 
 def ledger_of(outcomes: Sequence[Outcome[Any, Any]], facts: Facts, stopped: str | None = None) -> Ledger:

@@ -11,12 +11,12 @@ from parallelkit._errors import TaskFailures
 from parallelkit._keyed import Keyed, no_such_key
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, raised, tally
-from parallelkit._outcomes import Attempt, Failure, Outcome
 from parallelkit._public import public
 from parallelkit._report._rows import as_frame, as_row
 from parallelkit._worker._faults import capture, restore
 
 if TYPE_CHECKING:
+    from parallelkit._outcomes import Attempt, Failure, Outcome
     from parallelkit._report._summary import Summary
 
 K = TypeVar("K")
@@ -281,7 +281,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         return self._index_of.get(key, -1)
 
 
-class _Outcomes(Keyed[K, Outcome[K, V]], Generic[K, V]):
+class _Outcomes(Keyed[K, "Outcome[K, V]"], Generic[K, V]):
     """The outcomes of a ``Results``, built on access."""
 
     def __init__(self, results: Results[K, V]) -> None:

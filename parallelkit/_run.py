@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from parallelkit._limits import Limits
     from parallelkit._options import RunOptions, Submits
     from parallelkit._outcomes import Outcome
+    from parallelkit._policies import Retrying
     from parallelkit._results import Results
-    from parallelkit._retry import Retry, Retrying
+    from parallelkit._retry import Retry
     from parallelkit._tasks import Task
 
 K = TypeVar("K")

@@ -24,7 +24,7 @@ from parallelkit._executors._contract import Block, Ended, Running, Ticket
 from parallelkit._executors._tickets import FirstTries
 from parallelkit._interrupt import UserCall
 from parallelkit._lost import Lost, cut_off, uncounted
-from parallelkit._retry import RetryPolicy
+from parallelkit._policies import RetryPolicy
 from parallelkit._scheduling._delayed import Delayed
 from parallelkit._scheduling._fifo import Fifo
 from parallelkit._scheduling._ready import Gated, Ready

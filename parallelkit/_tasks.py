@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Set
-from dataclasses import dataclass
-from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 from parallelkit._keywords import did_you_mean
 from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number, check_timeout
+from parallelkit._policies import Retrying, RetryPolicy, as_policy
 from parallelkit._public import public
-from parallelkit._retry import Retry, Retrying, RetryPolicy, as_policy
 from parallelkit._star import starred
+
+if TYPE_CHECKING:
+    from parallelkit._retry import Retry
 
 V_co = TypeVar("V_co", covariant=True)
 
@@ -80,8 +82,7 @@ class Task(Generic[V_co]):
         return f"Task({', '.join(shown)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
+class Own(NamedTuple):
     """A task's own options. ``timeout`` None: the run's applies; so does its policy unless ``has_policy``."""
 
     timeout: float | None

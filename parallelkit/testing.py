@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from contextvars import Token, copy_context
-from dataclasses import replace
 from functools import partial, wraps
 from heapq import heappop, heappush
 from itertools import count
@@ -162,7 +161,7 @@ def _staged(fresh: dict[Limit, Limit], options: Checked) -> Checked:
         if isinstance(limit, RateLimit) and limit not in fresh:
             fresh[limit] = RateLimit(limit.calls, limit.per, by=limit.by, smooth=limit.smooth)
     limits = tuple(fresh.get(limit, limit) for limit in options.limits)
-    return replace(options, executor="inline", limits=limits)
+    return options._replace(executor="inline", limits=limits)
 
 
 class _Engine(InlineEngine):

@@ -19,9 +19,10 @@ from parallelkit._book import Book
 from parallelkit._died import died_with
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, Port, Ticket, call_with
+from parallelkit._facts import Facts
 from parallelkit._input._intake import Intake, Portion, Shape
 from parallelkit._input._source import AHEAD_OF_LIST, WINDOW, DirectSource, Window
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._ledger import Ledger
 from parallelkit._limits import Limit
 from parallelkit._loop import Interrupt, Loop
 from parallelkit._lost import Lost

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from heapq import heapify, heapreplace
 from typing import Any
 
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._facts import Facts
+from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
 
 BEGAN = 1000.0  # the clock of a run does not begin at zero
@@ -26,7 +27,7 @@ def plant(
     ``pause`` is the least time between two starts. The run ends when its last task does, unless
     ``facts`` has another ``ended_at``.
     """
-    ledger = Ledger(Facts(executor, workers, BEGAN, cpus=4))
+    ledger = Ledger(Facts(executor=executor, max_workers=workers, began_at=BEGAN, cpus=4))
     ledger.admit(keys, len(durations), BEGAN)
     free = [(0.0, number) for number in range(workers)]
     heapify(free)

@@ -45,7 +45,7 @@ _executors/_submit/_opening
 _executors/_submit/_exit
 _journal/_recorder
 _journal/_payload
-_executors/_choice  _runs/_interruptible  _checkpoint  _progress
+_executors/_choice  _runs/_interruptible  _checkpoint  _progress  _unrecorded
 _journal/_writer
 _journal/_file
 _journal/_lock
@@ -112,15 +112,15 @@ _input/_shape
 _input/_prefetch  _input/_keys  _keyed  _http/_urls
 _tasks
 _limits
-_scheduling/_meters
-_retry  _scheduling/_retry_after  _http/_fetcher
+_retry  _scheduling/_meters
+_policies  _scheduling/_retry_after  _http/_fetcher
 _ledger  _http/_sent
 _lost  _journal/_identity
 _outcomes
 _died  _coroutine_functions  _world
 _errors  _logger  _error_text
 _http/__init__  _input/__init__  _joblib/__init__  _journal/__init__  _runs/__init__  _scheduling/__init__
-_collector  _forked  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star  _system
+_collector  _facts  _forked  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star  _system
 """
 
 EXPORTED = """

@@ -46,7 +46,7 @@ from parallelkit._executors._coroutine._event_loop import Flight
 from parallelkit._executors._coroutine._overdue import Deadlines
 from parallelkit._executors._coroutines import CoroutineEngine
 from parallelkit._executors._thread._lending import take_claim
-from parallelkit._ledger import Facts
+from parallelkit._facts import Facts
 from parallelkit.testing import FakeClock
 
 LONG = 3600  # seconds: what takes so long is cancelled

@@ -295,7 +295,7 @@ def test_options_of_their_own_stand_by_offset():
         Task(square, timeout=3),
         square,
         Task(square, retries=0),
-        Task(square, timeout=1, retries=2),
+        Task(square, timeout=1, retries=Retry(2)),
     ]
     intake = Intake(tasks, Shape(tasks=True))
     assert {1: Own(3, None, False)} == intake.read(2).own

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit import Attempt, Failure, Success, TaskCancelled
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._facts import Facts
+from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost, cut_off
 from parallelkit._marks import UNSET
 

@@ -15,8 +15,8 @@ from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._input._recall import Recalled
 from parallelkit._input._source import AHEAD_OF_LIST, WIDEST, WINDOW, Window
 from parallelkit._interrupt import Interrupt, UserCode, catch_interrupt
+from parallelkit._policies import as_policy
 from parallelkit._progress import Silent
-from parallelkit._retry import as_policy
 from parallelkit._runs._plan import Plan
 
 ERROR = OSError("down")

@@ -17,7 +17,7 @@ from parallelkit import (
 )
 from parallelkit._numbers import check_number
 from parallelkit._options import check_options
-from parallelkit._retry import as_policy
+from parallelkit._policies import as_policy
 from parallelkit.http import fetch, retries_for
 
 numpy = pytest.importorskip("numpy", reason="installed with the test extra")

@@ -31,8 +31,9 @@ from parallelkit import (
     map_reduce,
     run_parallel,
 )
+from parallelkit._facts import Facts
 from parallelkit._keyed import no_such_key
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
 
 

@@ -1,7 +1,7 @@
 """Retry policies: ``Retry``, and ``tenacity.Retrying`` in its place."""
 
 import random
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import tenacity
@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from parallelkit import Retry, Task, TaskExited, TaskTimeout, WorkerDied
-from parallelkit._retry import TenacityPolicy, as_policy
+from parallelkit._policies import TenacityPolicy, as_policy
 
 ERROR = OSError("down")
 
@@ -179,7 +179,8 @@ def test_a_retry_is_a_value():
 
 def test_an_int_is_short_for_a_retry():
     """An int is a number of retries with the default delays."""
-    assert Retry(3) == as_policy(3)
+    for field in fields(Retry):
+        assert getattr(Retry(3), field.name) == getattr(as_policy(3), field.name), field.name
 
 
 @pytest.mark.parametrize("none", [0, Retry(0)])

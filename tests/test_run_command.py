@@ -35,7 +35,7 @@ from parallelkit._command._stream_ledger import StreamLedger
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
 from parallelkit._errors import TaskCancelled
-from parallelkit._ledger import Facts
+from parallelkit._facts import Facts
 from parallelkit._outcomes import Failure, Success
 from parallelkit.testing import FakeClock, inline_runs
 
@@ -512,7 +512,9 @@ def test_what_is_kept_for_the_page_is_what_the_library_keeps(monkeypatch):
     with inline_runs() as clock:
         for outcome in iter_parallel(task, [1, 0, 2], on_event=kept.hear, **options):
             kept.keep(outcome)
-    kept.conclude(Facts("inline", 3, 50.0, timeout=5.0), 30.0, 1.5, "interrupted")
+    kept.conclude(
+        Facts(executor="inline", max_workers=3, began_at=50.0, timeout=5.0), 30.0, 1.5, "interrupted"
+    )
     with inline_runs() as clock:
         made = attempts_of(run_parallel(task, [1, 0, 2], **options))
     told = Results(kept.ledger)
@@ -520,9 +522,11 @@ def test_what_is_kept_for_the_page_is_what_the_library_keeps(monkeypatch):
     assert {("0", 1), ("0", 2), ("0", 3), ("1", 1), ("1", 2)} <= {one[:2] for one in made}
     assert {"1": None, "2": None} == dict(told.successes)
     assert ("interrupted", 30.0) == (told.stopped, told.summary.wall)
-    known = Facts("inline", 3, timeout=5.0, ended_at=30.0, input_seconds=1.5, cpu_seconds=5.0)
-    assert [(name, getattr(known, name)) for name in Facts.__slots__] == [
-        (name, getattr(kept.ledger.facts, name)) for name in Facts.__slots__
+    known = Facts(
+        executor="inline", max_workers=3, timeout=5.0, ended_at=30.0, input_seconds=1.5, cpu_seconds=5.0
+    )
+    assert [(name, getattr(known, name)) for name in Facts.__annotations__] == [
+        (name, getattr(kept.ledger.facts, name)) for name in Facts.__annotations__
     ]
 
 

@@ -9,8 +9,9 @@ from fakes import Delays, make_scheduler, outcomes_of
 from parallelkit import Failure, Retry, Success, TaskCancelled, TaskExited, TaskTimeout
 from parallelkit._died import died_with
 from parallelkit._executors._contract import Block, Ended
-from parallelkit._ledger import Facts, Ledger
-from parallelkit._retry import as_policy
+from parallelkit._facts import Facts
+from parallelkit._ledger import Ledger
+from parallelkit._policies import as_policy
 from parallelkit._tasks import Own
 
 ERROR = OSError("down")

@@ -29,8 +29,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from parallelkit import ConcurrencyLimit, RateLimit, Task, TaskCancelled, TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Block, Job
+from parallelkit._facts import Facts
 from parallelkit._input._intake import Portion
-from parallelkit._ledger import Facts
 from parallelkit._loop import Interrupt, Loop
 from parallelkit._marks import OPEN
 from parallelkit._progress import Silent

@@ -31,8 +31,8 @@ from parallelkit import (
     ThreadExecutor,
     iter_parallel,
 )
+from parallelkit._facts import Facts
 from parallelkit._input._portion import Portion
-from parallelkit._ledger import Facts
 from parallelkit._lost import Lost, cancelled, cut_off, failure
 from parallelkit._marks import UNSET
 from parallelkit._rebuilt import ledger_of
@@ -804,7 +804,7 @@ def test_outcomes_that_were_never_yielded_are_told_as_they_were():
         Failure("d", 7, withdrawn, 0, 0.5, None, 0.0, None, "its parent"),
         Failure("e", 8, own, 1, 0.5, 2.0, 1.0, "w"),
     ]
-    results = Results(ledger_of(rest, Facts("processes", ended_at=9.0), "Ctrl-C"))
+    results = Results(ledger_of(rest, Facts(executor="processes", ended_at=9.0), "Ctrl-C"))
     assert ("Ctrl-C", list("abcde"), 9.0) == (results.stopped, list(results), results.summary.wall)
     assert (1, 2, 2) == (results.summary.succeeded, results.summary.failed, results.summary.cancelled)
     told = list(results.outcomes.values())
@@ -825,7 +825,11 @@ def test_a_rebuilt_ledger_keeps_why_the_run_was_stopped():
     cause, withdrawn = OSError("no more threads"), TaskCancelled("the run was stopped")
     withdrawn.__cause__ = cause
     rest = [Failure("a", 0, withdrawn, 0, 0.5, None, 0.0, None)]
-    told = Results(ledger_of(rest, Facts("threads", ended_at=1.0), "no more threads")).failures["a"].error
+    told = (
+        Results(ledger_of(rest, Facts(executor="threads", ended_at=1.0), "no more threads"))
+        .failures["a"]
+        .error
+    )
     assert (TaskCancelled, cause) == (type(told), told.__cause__)
 
 
@@ -836,7 +840,7 @@ def test_a_rebuilt_ledger_repeats_no_traceback(text):
     """The traceback of what a stop cut off is as it was: that of the attempt before it, if any, and its own, once."""
     before = Lost(OSError("down"), 1, 0.0, 1.0, "w", text) if text else None
     cut = failure("a", 0, cancelled("Ctrl-C", cut_off(1.0, 2.0, "w", before)), 0.0, 0.0)
-    told = Results(ledger_of([cut], Facts("processes", ended_at=2.0), "Ctrl-C")).failures["a"]
+    told = Results(ledger_of([cut], Facts(executor="processes", ended_at=2.0), "Ctrl-C")).failures["a"]
     assert cut.traceback == told.traceback
 
 

@@ -18,7 +18,7 @@ from parallelkit._system import environment, monotonic, read
 
 PACKAGE = Path(parallelkit.__file__).parent
 
-OF_OTHERS = ("_command", "_demo", "testing.py", "_retry.py")
+OF_OTHERS = ("_command", "_demo", "testing.py", "_policies.py")
 """What is a program, or reckons with another library's clock."""
 
 

@@ -48,7 +48,7 @@ def test_options_that_are_not_given_are_the_runs():
     ("options", "expected"),
     [
         ({"timeout": 2}, Own(2, None, False)),
-        ({"retries": 3}, Own(None, Retry(3), True)),
+        ({"retries": Retry(3)}, Own(None, Retry(3), True)),
         ({"retries": 0}, Own(None, None, True)),
         ({"timeout": 2, "retries": Retry(1, on=OSError)}, Own(2, Retry(1, on=OSError), True)),
     ],

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from parallelkit._events import Event
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._facts import Facts
+from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost, is_a
 from parallelkit._outcomes import Outcome
 from parallelkit._raised import OWN
@@ -42,8 +43,8 @@ class StreamLedger:
     def conclude(self, facts: Facts, wall: float, input_seconds: float, stopped: str | None) -> None:
         """Complete the ledger at the end of the run; ``facts``: what the stream knows of it."""
         cpu_seconds = self._cpu_seconds + time.process_time() - time.thread_time()
-        self.ledger.facts = replace(
-            facts, began_at=0.0, ended_at=wall, cpu_seconds=cpu_seconds, input_seconds=input_seconds
+        self.ledger.facts = facts.replaced(
+            began_at=0.0, ended_at=wall, cpu_seconds=cpu_seconds, input_seconds=input_seconds
         )
         self.ledger.stopped = stopped
 

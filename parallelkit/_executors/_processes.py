@@ -26,8 +26,8 @@ from parallelkit._executors._process._stacks import running, whereabouts
 from parallelkit._executors._process._startable import check_startable, check_watchable
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._tickets import items_of
+from parallelkit._facts import Facts
 from parallelkit._interrupt import times_raised
-from parallelkit._ledger import Facts
 from parallelkit._raised import describe_error
 from parallelkit._system import monotonic
 from parallelkit._worker import _faults

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallelkit._errors import InputError
 from parallelkit._input._intake import Intake
 from parallelkit._input._portion import Portion
 from parallelkit._loop import Loop
-from parallelkit._outcomes import Outcome
 from parallelkit._raised import describe_error
 from parallelkit._tasks import Task, hint_for
+
+if TYPE_CHECKING:
+    from parallelkit._outcomes import Outcome
 
 
 class Growth:

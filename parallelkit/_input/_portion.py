@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
 from typing import Any
 
 from parallelkit._input._shape import Shape, Trait
 from parallelkit._marks import UNSET
-from parallelkit._retry import is_bounded
+from parallelkit._policies import is_bounded
 from parallelkit._tasks import Own, own_options
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Portion:
     """Tasks just read from the input, or made by ``then``, in columns.
 
@@ -21,12 +19,20 @@ class Portion:
     these; UNSET for the input. ``read_at``: when each was read; None for just now.
     """
 
-    items: list[Any] = field(default_factory=list)
-    keys: list[Any] | None = None
-    own: dict[int, Own] = field(default_factory=dict)
-    traits: list[Trait] | None = None
-    parent: Any = UNSET
-    read_at: array[float] | None = None
+    def __init__(
+        self,
+        items: list[Any] | None = None,
+        keys: list[Any] | None = None,
+        traits: list[Trait] | None = None,
+        parent: Any = UNSET,
+        read_at: array[float] | None = None,
+    ) -> None:
+        self.items: list[Any] = [] if items is None else items
+        self.keys = keys
+        self.own: dict[int, Own] = {}
+        self.traits = traits
+        self.parent = parent
+        self.read_at = read_at
 
     def add(self, shape: Shape, item: Any, key: Any, position: int) -> None:
         """Add the task that an item becomes; raises if anything is wrong with the item."""

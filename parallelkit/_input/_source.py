@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from sys import maxsize
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from parallelkit._input._intake import Intake
 from parallelkit._input._portion import Portion
@@ -32,8 +31,7 @@ class Source(Protocol):
         """
 
 
-@dataclass(eq=False, repr=False, slots=True)
-class Window:
+class Window(NamedTuple):
     """How far the input is read ahead of what is done (``buffersize``)."""
 
     least: int
@@ -45,14 +43,16 @@ class Window:
         return min(size, maxsize) - ahead  # islice takes no more; a larger buffersize stands for no bound
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class DirectSource:
     """Reads the caller's input in the thread of the loop."""
 
-    intake: Intake
-    window: Window
-    interrupt: Interrupt
-    admit: Callable[[Portion], None]
+    def __init__(
+        self, intake: Intake, window: Window, interrupt: Interrupt, admit: Callable[[Portion], None]
+    ) -> None:
+        self.intake = intake
+        self.window = window
+        self.interrupt = interrupt
+        self.admit = admit
 
     @property
     def exhausted(self) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from parallelkit._book import Book
-from parallelkit._checkpoint import Checkpoint, Unrecorded
+from parallelkit._checkpoint import Checkpoint
 from parallelkit._errors import ParallelKitError
 from parallelkit._input._keys import key_text
 from parallelkit._input._portion import Portion
@@ -27,6 +27,7 @@ from parallelkit._lost import Lost
 from parallelkit._numbers import length_of
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._tasks import as_call, function_of
+from parallelkit._unrecorded import Unrecorded
 
 
 class Recording(Unrecorded):

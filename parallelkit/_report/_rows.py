@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from parallelkit._outcomes import Outcome, Success
 from parallelkit._raised import describe_error
+
+if TYPE_CHECKING:
+    from parallelkit._outcomes import Outcome
 
 
 def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
@@ -27,9 +29,6 @@ def as_row(outcome: Outcome[Any, Any]) -> dict[str, Any]:
     }
 
 
-COLUMNS = list(as_row(Success(None, 0, None, 1, 0.0, 0.0, 0.0, "")))
-
-
 def as_frame(rows: list[dict[str, Any]]) -> Any:
     """The rows as a pandas DataFrame, which has its columns even without any row.
 
@@ -40,7 +39,10 @@ def as_frame(rows: list[dict[str, Any]]) -> Any:
         import pandas as pd
     except ImportError as error:
         raise ImportError("Results.to_frame needs pandas: pip install pandas") from error
-    frame = pd.DataFrame(rows, columns=COLUMNS)
+    from parallelkit._outcomes import Success
+
+    columns = list(as_row(Success(None, 0, None, 1, 0.0, 0.0, 0.0, "")))
+    frame = pd.DataFrame(rows, columns=columns)
     for name in ("key", "value", "parent"):
         if frame[name].dtype.kind == "f" and not all(is_exact(row[name]) for row in rows):
             frame[name] = pd.Series([row[name] for row in rows], dtype=object)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sized
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from parallelkit._checkpoint import Unrecorded
 from parallelkit._errors import InputError
 from parallelkit._executors._choice import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
 from parallelkit._executors._width import outer_width, usable_cpus
+from parallelkit._facts import Facts
 from parallelkit._form import check_form, shape_of
 from parallelkit._input._growth import Growth
 from parallelkit._input._intake import Intake
@@ -20,7 +19,7 @@ from parallelkit._input._portion import Portion
 from parallelkit._input._recall import Recall, memory_recall
 from parallelkit._input._source import AHEAD_OF_LIST, WINDOW, Source, Window
 from parallelkit._interrupt import Guard, Interrupt
-from parallelkit._ledger import Facts, Ledger, numbered
+from parallelkit._ledger import Ledger, numbered
 from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
 from parallelkit._options import Checked, check_options
@@ -31,27 +30,28 @@ from parallelkit._runs._interruptible import InterruptibleCall
 from parallelkit._scheduler import Scheduler
 from parallelkit._scheduling._ready import Gated
 from parallelkit._scheduling._stopping import StopRule
+from parallelkit._unrecorded import Unrecorded
 from parallelkit._world import World, the_world
 
 if TYPE_CHECKING:
     from parallelkit._runs._queues import OutcomeQueue
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Plan:
     """A run that has been validated and not started; makes the parts that it is driven with."""
 
-    options: Checked
-    fn: Callable[..., Any] | None
-    intake: Intake
-    world: World
-    journal: Unrecorded = field(default_factory=Unrecorded)
-    growth: Growth | None = None
-    cache: tuple[Recall, ...] = ()
-    recalls: tuple[Recall, ...] = ()
-    """Recalls in addition to those of a cache and of the journal."""
-    delayed: Sized = ()
-    """The tasks that wait for a retry."""
+    def __init__(self, options: Checked, fn: Callable[..., Any] | None, intake: Intake, world: World) -> None:
+        self.options = options
+        self.fn = fn
+        self.intake = intake
+        self.world = world
+        self.journal = Unrecorded()
+        self.growth: Growth | None = None
+        self.cache: tuple[Recall, ...] = ()
+        self.recalls: tuple[Recall, ...] = ()
+        """Recalls in addition to those of a cache and of the journal."""
+        self.delayed: Sized = ()
+        """The tasks that wait for a retry."""
 
     @classmethod
     def make(cls, fn: Any, items: Any, options: Mapping[str, Any], *, stream: bool = False) -> Self:
@@ -95,9 +95,9 @@ class Plan:
         options, executor = self.options, self.options.executor
         name = executor if isinstance(executor, str) else type(executor).__name__
         return Facts(
-            name,
-            engine.max_workers,
-            self.world.now(),
+            executor=name,
+            max_workers=engine.max_workers,
+            began_at=self.world.now(),
             cpus=usable_cpus(),
             timeout=options.timeout,
             timeouts_enforced=executor != "inline" or self.world.staged,
@@ -171,7 +171,8 @@ class Plan:
             call_user=call_user,
         )
         self.delayed = scheduler.delayed
-        loop = Loop(scheduler, port, source, self.world.now, open_bar(options.progress), self._total)
+        loop = Loop(scheduler, port, source, self.world.now)
+        loop.bar, loop.total = open_bar(options.progress), self._total
         loop.interrupt = interrupt
         loop.be_exact = port.be_exact if self.intake.shape.tentative else None
         loop.flows = self.intake.flows

@@ -14,9 +14,8 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from parallelkit._collector import wait_apart
@@ -26,9 +25,12 @@ from parallelkit._input._portion import Portion
 from parallelkit._input._source import WIDEST, DirectSource, Window
 from parallelkit._loop import Loop
 from parallelkit._marks import UNSET
-from parallelkit._outcomes import Outcome
 from parallelkit._runs._queues import OutcomeQueue, QueuedSource
 from parallelkit._system import monotonic
+
+if TYPE_CHECKING:
+    from parallelkit._interrupt import Interrupt
+    from parallelkit._outcomes import Outcome
 
 T = TypeVar("T")
 
@@ -194,11 +196,19 @@ class Stream:
         return list(self._queue.ready)
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class HeldSource(DirectSource):
     """The source of an inline stream; tasks that are done and not yet yielded still count as read ahead."""
 
-    queue: OutcomeQueue = field(kw_only=True)
+    def __init__(
+        self,
+        intake: Intake,
+        window: Window,
+        interrupt: Interrupt,
+        admit: Callable[[Portion], None],
+        queue: OutcomeQueue,
+    ) -> None:
+        super().__init__(intake, window, interrupt, admit)
+        self.queue = queue
 
     def _room(self, ahead: int) -> int:
         return DirectSource._room(self, self.intake.read_so_far - self.queue.input_yielded)

@@ -6,18 +6,17 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from parallelkit import _collector
 from parallelkit._executors._contract import Engine
+from parallelkit._facts import Facts
 from parallelkit._input._portion import Portion
 from parallelkit._input._source import Source
 from parallelkit._interrupt import Interrupt, hold_interrupt
-from parallelkit._ledger import Facts, Ledger
+from parallelkit._ledger import Ledger
 from parallelkit._loop import Loop
-from parallelkit._outcomes import Outcome
 from parallelkit._raised import add_note
 from parallelkit._rebuilt import ledger_of
 from parallelkit._results import Results
@@ -25,6 +24,9 @@ from parallelkit._runs._endings import interruption, noted
 from parallelkit._runs._plan import Plan
 from parallelkit._runs._queues import OutcomeQueue, QueuedSource
 from parallelkit._runs._stream import HeldSource, Stream, closed_at_exit, stepwise, unread
+
+if TYPE_CHECKING:
+    from parallelkit._outcomes import Outcome
 
 
 class Streamed:
@@ -57,7 +59,7 @@ class Streamed:
 
         ``reason``: why it ended, for an end that came too late to stop the run.
         """
-        facts = replace(self.facts, began_at=0.0, ended_at=self._plan.world.now() - self.facts.began_at)
+        facts = self.facts.replaced(began_at=0.0, ended_at=self._plan.world.now() - self.facts.began_at)
         return Results(ledger_of(outcomes, facts, self.stopped or reason))
 
     def outcomes(self) -> Generator[Outcome[Any, Any], None, None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from operator import call
@@ -14,8 +13,8 @@ from parallelkit._executors._contract import Block, Ended
 from parallelkit._interrupt import UserCall
 from parallelkit._lost import Lost, is_a, uncounted
 from parallelkit._marks import UNSET
+from parallelkit._policies import Backoff, RetryPolicy, TenacityPolicy, on_text
 from parallelkit._raised import add_note, describe_error, is_of_signal, tolerated
-from parallelkit._retry import Retry, RetryPolicy, TenacityPolicy, on_text
 from parallelkit._scheduling._retry_after import LONGEST, did_not_run, retry_after
 from parallelkit._tasks import Own
 
@@ -23,7 +22,6 @@ LEAST_RETRIES = 10  # allowed by any budget
 MARKED = "parallelkit: "  # the prefix of our note on an error
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Verdict:
     """What follows one failed attempt.
 
@@ -32,12 +30,13 @@ class Verdict:
     attempt counts as one. ``why``: an addition to the note on its error.
     """
 
-    lost: Lost
-    delay: float | None = None
-    last: float | None = None
-    pause: float | None = None
-    counted: bool = True
-    why: str = ""
+    def __init__(self, lost: Lost) -> None:
+        self.lost = lost
+        self.delay: float | None = None
+        self.last: float | None = None
+        self.pause: float | None = None
+        self.counted = True
+        self.why = ""
 
 
 class Tries:
@@ -172,7 +171,7 @@ class Tries:
             verdict.why = not_again(f"retries raised {describe_error(broken)}")
             return
         if delay is None:
-            covers = f"on={on_text(policy.on)} does not cover it" if isinstance(policy, Retry) else ""
+            covers = f"on={on_text(policy.on)} does not cover it" if isinstance(policy, Backoff) else ""
             verdict.why = not_again(covers or "tenacity says so")
         else:
             self._wait(verdict, index, max(delay, told or 0.0), now, told)
@@ -222,12 +221,14 @@ class Tries:
 
     def _of(self, index: int) -> str:
         policy = self._policy_of(index)
-        return f" of {policy.retries + 1}" if isinstance(policy, Retry) else " of 1" if policy is None else ""
+        return (
+            f" of {policy.retries + 1}" if isinstance(policy, Backoff) else " of 1" if policy is None else ""
+        )
 
 
 def has_left(policy: RetryPolicy | None, number: int) -> bool:
     """Whether the policy allows another attempt after attempt ``number``."""
-    return number <= policy.retries if isinstance(policy, Retry) else policy is not None
+    return number <= policy.retries if isinstance(policy, Backoff) else policy is not None
 
 
 def not_again(reason: str) -> str:

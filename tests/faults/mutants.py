@@ -101,8 +101,8 @@ MUTANTS = [
         [
             Edit(
                 "parallelkit/_executors/_process/_lane.py",
-                "    fatal_loads: int = 0\n",
-                "    opened_at: float = field(default_factory=__import__('time').monotonic)\n    fatal_loads: int = 0\n",
+                "        self.fatal_loads = 0\n",
+                "        self.opened_at = __import__('time').monotonic()\n        self.fatal_loads = 0\n",
             ),
             Edit(
                 "parallelkit/_executors/_process/_handle.py",

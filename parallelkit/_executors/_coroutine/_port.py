@@ -31,7 +31,7 @@ from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._queue import UNLIMITED
 from parallelkit._executors._thread._stacks import stack_of
 from parallelkit._executors._threads import ThreadEngine
-from parallelkit._ledger import Facts
+from parallelkit._facts import Facts
 from parallelkit._lost import note_where
 from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic

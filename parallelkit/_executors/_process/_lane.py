@@ -8,7 +8,6 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from itertools import accumulate, takewhile
 from math import inf
@@ -151,55 +150,55 @@ class Broken(NamedTuple):
 Event: TypeAlias = Span | Lost | Record
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Lane:
     """The supervisor's side of a port."""
 
-    number: int
-    job: bytes | File
-    """The function with its arguments, packed."""
-    exact: bool
-    patient: bool = False
-    module: str = ""
-    """The module of the function (``module_for`` in _preload.py)."""
-    definitions: Definitions = field(init=False)
-    gate: Gate = field(default_factory=Gate)
-    queue: deque[Batch] = field(default_factory=deque)
-    """The run appends at the end; the supervisor takes from the front, and puts back there."""
-    events: deque[Event] = field(default_factory=deque)
-    """The supervisor appends, the run takes."""
-    broken: Broken | None = None
-    """Written by the supervisor, once."""
-    closed: bool = False
-    """Written by the run, once."""
-
-    halted: bool = False
-    """Written by the run, once: the lane is about to be closed, and nothing more of it begins."""
-
-    others: int = 0
-    """Written by the run: how many workers served other lanes when it last looked for room; 0 from waking up until it looks again."""
-
-    late: list[Running] = field(default_factory=list)
-    """Written by the supervisor: the attempts that had begun when their workers were killed, since the lane is closed."""
-
-    recorded: int = 0
-    """Written by the supervisor, as all that follows but for ``logged``: bytes of log records that it handed over ..."""
-    logged: int = 0
-    """... and, written by the run, of those that it has handled."""
-    drops_records: bool = False
-    _stalled_at: int = -1
-    _stalls: int = 0
-    fatal_loads: int = 0
-    """How many workers ended by themselves while they loaded the function, since a new one last committed something."""
-    killed_loads: int = 0
-    """How many were killed from outside while they loaded it, since an attempt was last committed."""
-    pace: Pace = field(default_factory=Pace)
-    _unseen: float = 0
-    """How many attempts have succeeded since the run was last woken; infinity if it should look at once."""
-    _unseen_since: float = inf
-
-    def __post_init__(self) -> None:
-        self.definitions = Definitions(self.number)
+    def __init__(
+        self,
+        number: int,
+        job: bytes | File,
+        exact: bool,
+        patient: bool = False,
+        module: str = "",
+        pace: Pace | None = None,
+    ) -> None:
+        """``job``: the function with its arguments, packed. ``module``: the function's (``module_for`` in _preload.py)."""
+        self.number = number
+        self.job = job
+        self.exact = exact
+        self.patient = patient
+        self.module = module
+        self.definitions = Definitions(number)
+        self.gate = Gate()
+        self.queue: deque[Batch] = deque()
+        """The run appends at the end; the supervisor takes from the front, and puts back there."""
+        self.events: deque[Event] = deque()
+        """The supervisor appends, the run takes."""
+        self.broken: Broken | None = None
+        """Written by the supervisor, once."""
+        self.closed = False
+        """Written by the run, once."""
+        self.halted = False
+        """Written by the run, once: the lane is about to be closed, and nothing more of it begins."""
+        self.others = 0
+        """Written by the run: how many workers served other lanes when it last looked for room; 0 from waking up until it looks again."""
+        self.late: list[Running] = []
+        """Written by the supervisor: the attempts that had begun when their workers were killed, since the lane is closed."""
+        self.recorded = 0
+        """Written by the supervisor, as all that follows but for ``logged``: bytes of log records that it handed over ..."""
+        self.logged = 0
+        """... and, written by the run, of those that it has handled."""
+        self.drops_records = False
+        self._stalled_at = -1
+        self._stalls = 0
+        self.fatal_loads = 0
+        """How many workers ended by themselves while they loaded the function, since a new one last committed something."""
+        self.killed_loads = 0
+        """How many were killed from outside while they loaded it, since an attempt was last committed."""
+        self.pace = Pace() if pace is None else pace
+        self._unseen: float = 0
+        """How many attempts have succeeded since the run was last woken; infinity if it should look at once."""
+        self._unseen_since: float = inf
 
     def post(self, event: Event) -> None:
         """Hand an event over to the run; ``tell`` wakes it, when all events of a turn are posted."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from math import inf
 
 AHEAD = 0.010  # seconds of measured work in a batch
@@ -18,23 +17,26 @@ REMEMBERED = 64  # functions whose pace is kept after their run
 LONGEST_JOB = 1 << 16  # bytes of a packed function up to which its pace is kept
 
 
-@dataclass(eq=False, repr=False, slots=True)
 class Pace:
     """The pace of one run's function; only the supervisor's thread writes it."""
 
-    limit: int = 1
-    """How many attempts a batch may have."""
-    ahead: bool = False
-    """Whether a second batch may wait in a worker behind the one that runs."""
-    single: bool = True
-    """Whether attempts take so long, or nobody knows how long, that each may be handed over by itself."""
-    _count: float = 0.0
-    _time: float = 0.0
+    def __init__(self) -> None:
+        self.limit = 1
+        """How many attempts a batch may have."""
+        self.ahead = False
+        """Whether a second batch may wait in a worker behind the one that runs."""
+        self.single = True
+        """Whether attempts take so long, or nobody knows how long, that each may be handed over by itself."""
+        self._count = 0.0
+        self._time = 0.0
 
     def again(self) -> Pace:
         """The pace for a new run: that of the last, but with the weight of a single measured task."""
-        mean = self.expected(1)
-        return Pace(self.limit, self.ahead, self.single, 1.0, mean) if self._count else Pace()
+        pace = Pace()
+        if self._count:
+            pace.limit, pace.ahead, pace.single = self.limit, self.ahead, self.single
+            pace._count, pace._time = 1.0, self.expected(1)
+        return pace
 
     def measure(self, count: int, seconds: float) -> None:
         """Learn from attempts that were committed."""

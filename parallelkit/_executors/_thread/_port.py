@@ -20,8 +20,8 @@ from parallelkit._executors._thread._loss import Loss
 from parallelkit._executors._thread._overdue import Lookout, overrun
 from parallelkit._executors._thread._queue import UNLIMITED, TicketQueue
 from parallelkit._executors._thread._stacks import stack_of
+from parallelkit._facts import Facts
 from parallelkit._forked import end_child
-from parallelkit._ledger import Facts
 from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 
