@@ -27,10 +27,10 @@ def is_coroutine_function(fn: Any) -> bool:
 
 
 def _is_marked(fn: Any) -> bool:
-    if sys.version_info < (3, 12) or "inspect" not in sys.modules:  # so nobody can have marked it
-        return False
-    name, value = _mark()
-    return attribute_or_none(fn, name) is value
+    if sys.version_info >= (3, 12) and "inspect" in sys.modules:  # else nobody can have marked it
+        name, value = _mark()
+        return attribute_or_none(fn, name) is value
+    return False
 
 
 @cache
