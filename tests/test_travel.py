@@ -1,9 +1,11 @@
+import codecs
 import copyreg
 import csv
 import decimal
 import enum
 import errno
 import faulthandler
+import io
 import linecache
 import logging
 import math
@@ -45,6 +47,7 @@ from parallelkit import ProcessExecutor, Task, TaskFailures, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
+from parallelkit._executors._process._spawn import _encoding
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel
 from parallelkit._worker._travel import describe
@@ -2004,6 +2007,39 @@ def test_standard_output_is_the_parents(tmp_path):
     """
     out = run_script(tmp_path, source)
     assert sorted(["start"] + ["line"] * 20 + [str(number) for number in range(30)]) == sorted(out)
+
+
+def test_text_is_encoded_as_in_the_program(monkeypatch):
+    """What tasks print is encoded as what the program prints to the same place, unless by a codec that only it has."""
+
+    def own(name):
+        return codecs.lookup("utf-16") if name == "own" else None
+
+    def encodings(_):
+        return sys.stdout.encoding, sys.stdout.errors, sys.stderr.encoding
+
+    codecs.register(own)
+    try:
+        with (
+            open(1, "w", encoding="latin-1", errors="namereplace", closefd=False) as out,
+            open(2, "w", encoding="own", closefd=False) as err,
+        ):
+            monkeypatch.setattr(sys, "stdout", out)
+            monkeypatch.setattr(sys, "stderr", err)
+            (there,) = run_parallel(encodings, [0], executor="processes").values()
+    finally:
+        codecs.unregister(own)
+    assert ("latin-1", "namereplace") == there[:2]
+    assert "own" != there[2]
+
+
+def test_where_the_program_prints_elsewhere_workers_have_the_usual_encoding(monkeypatch, tmp_path):
+    """An encoding of a file or a text in memory, to which no worker prints, is not that of a worker."""
+    closed = open(os.devnull, "w", encoding="utf-16")  # noqa: SIM115  # it is closed on the next line
+    closed.close()
+    with open(tmp_path / "log", "w", encoding="utf-16") as log:
+        for stream in (log, closed, io.TextIOWrapper(io.BytesIO(), encoding="utf-16"), io.StringIO(), None):
+            assert (None, None) == _encoding(1, stream)
 
 
 def test_what_is_printed_into_a_file_is_in_it(tmp_path):

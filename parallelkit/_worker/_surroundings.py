@@ -48,8 +48,14 @@ def furnish(setup: dict[str, Any]) -> None:
     for number in asks:
         _signal.signal(number, _signal.SIG_IGN)
     _signal.pthread_sigmask(_signal.SIG_BLOCK, asks)
+    for stream, (encoding, errors) in zip((sys.stdout, sys.stderr), setup["encodings"], strict=True):
+        if stream is not None:
+            try:
+                stream.reconfigure(encoding=encoding, errors=errors)  # type: ignore[union-attr]  # a text file at the start
+            except LookupError:
+                pass  # the codec is one that the program has registered itself
     if sys.stdout is not None:
-        sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]  # it is a text file at the start
+        sys.stdout.reconfigure(line_buffering=True, write_through=False)  # type: ignore[union-attr]  # the same
 
 
 def set_environment(environ: dict[str, str]) -> None:

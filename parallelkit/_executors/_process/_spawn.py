@@ -9,6 +9,7 @@ import sys
 from _socket import AF_UNIX, SOCK_STREAM, socketpair  # ``socket`` takes a millisecond to load
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from io import TextIOWrapper
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -162,6 +163,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "path": path,
         "off_path": modules_off(path),
         "argv": _arguments(),
+        "encodings": [_encoding(1, sys.stdout), _encoding(2, sys.stderr)],
         "warnings": _warning_filters(),
         "levels": levels,
         "disabled": disabled,
@@ -178,6 +180,16 @@ def _arguments() -> list[object]:
     """``sys.argv``, if the program has one; paths in it as texts, for a new worker can import few of their classes."""
     arguments = getattr(sys, "argv", None) or ()
     return [os.fspath(each) if isinstance(each, os.PathLike) else each for each in arguments]
+
+
+def _encoding(fd: int, stream: object) -> tuple[str | None, str | None]:
+    """How the program writes text to a descriptor that its workers write to as well; nothing if not by this stream."""
+    try:
+        if isinstance(stream, TextIOWrapper) and stream.fileno() == fd:
+            return stream.encoding, stream.errors
+    except (OSError, ValueError):
+        pass  # it is closed, detached or in memory only
+    return None, None
 
 
 _PLAIN = frozenset([str, int, bool, bytes, type(None)])
