@@ -127,8 +127,7 @@ class EventLoop:
 
     def retire(self) -> None:
         """Take no more attempts, and end once those that run have ended."""
-        self._retired = True
-        self._call(self._fill)
+        self._retired = True  # what was given up last has yet to end: the loop looks at this then
 
     def close(self) -> None:
         """Cancel all attempts, and end; returns at once."""
@@ -179,7 +178,7 @@ class EventLoop:
     def _fill(self) -> None:
         """Start as many attempts as there are slots."""
         self._asked = False  # before the look, so that whoever adds work afterwards calls again
-        while not self._retired and (flight := self._home.take(self)) is not None:
+        while (flight := self._home.take(self)) is not None:
             self.flights.add(flight)
             self._launch(flight)
         if self._retired and not self.flights:
@@ -187,16 +186,12 @@ class EventLoop:
 
     def _launch(self, flight: Flight) -> None:
         flight.task = self._task(self._fly(flight), context=self._home.context())
-        flight.task.add_done_callback(partial(self._check_landed, flight))
+        flight.task.add_done_callback(partial(self._check_begun, flight))
 
-    def _check_landed(self, flight: Flight, _: object) -> None:
-        """Handle an attempt whose asyncio task was cancelled before its first step, by code that cancels all tasks, say."""
-        if flight not in self.flights:
-            return
-        if flight.unbegun and self._end is None:
+    def _check_begun(self, flight: Flight, _: object) -> None:
+        """Launch an attempt again whose asyncio task was cancelled before its first step, by code that cancels all tasks, say."""
+        if flight.unbegun:
             self._launch(flight)
-        else:
-            self._landed(flight)
 
     async def _fly(self, flight: Flight) -> None:
         value, error = None, None
@@ -243,9 +238,6 @@ class EventLoop:
             try:
                 argument = yield signal
                 advance = flight.coroutine.send
-            except GeneratorExit:  # abandoned, and then garbage-collected
-                flight.coroutine.close()
-                raise
             except BaseException as error:
                 ours = traceback_of(error)  # its first frame is this one, amid the user's
                 advance, argument = flight.coroutine.throw, give_traceback(error, ours and ours.tb_next)
@@ -256,14 +248,12 @@ class EventLoop:
             self._longest = max(self._longest, (step, flight.ticket[0]))
 
     def _cancel(self, flight: Flight) -> None:
-        if flight in self.flights:  # also if the run has given up on it, since the loop was blocked until now
-            flight.cancelled = True
-            flight.stack = await_stack(flight.coroutine)
-            flight.task.cancel()
+        flight.cancelled = True  # also if the run has given up on it, since the loop was blocked until now
+        flight.stack = await_stack(flight.coroutine)
+        flight.task.cancel()
 
     def _wind_up(self) -> None:
         if self._end is None:
-            self._retired = True
             self._end = self._task(self._finish())
 
     async def _finish(self) -> None:
