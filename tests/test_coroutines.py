@@ -864,6 +864,72 @@ def test_what_a_blocked_loop_could_not_cancel_is_cancelled_once_it_is_free():
     assert results["look"]
 
 
+def test_what_has_begun_on_a_loop_that_was_left_behind_goes_on_there(monkeypatch):
+    """An attempt that could wait out the block has its value, however many steps it takes."""
+    monkeypatch.setattr(_coroutine_port, "GRACE", 0.01)
+    release, waiting = threading.Event(), asyncio.Event()
+
+    async def go_on():
+        waiting.set()
+        await asyncio.to_thread(release.wait, 30)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return "done"
+
+    async def block():
+        await waiting.wait()
+        release.wait(30)
+
+    async def free():
+        release.set()
+
+    try:
+        results = run_parallel([go_on, Task(block, timeout=0.01), free], max_workers=2)
+    finally:
+        release.set()
+    assert {0: "done", 2: None} == results.successes
+
+
+def test_a_background_task_that_blocks_the_loop_costs_what_waits_there(monkeypatch):
+    """No attempt executes then, so none is named as what blocks the loop."""
+    monkeypatch.setattr(_coroutine_port, "GRACE", 0.01)
+    release = threading.Event()
+
+    async def block():
+        release.wait(30)
+
+    async def start():
+        start.left = asyncio.ensure_future(block())
+        await start.left
+
+    async def free():
+        release.set()
+
+    try:
+        failure = run_parallel([Task(start, timeout=0.01), free], max_workers=1).failures[0]
+    finally:
+        release.set()
+    assert "; its event loop was blocked, and it was abandoned" in str(failure.error)
+
+
+def test_a_coroutine_may_close_the_stream_that_it_belongs_to():
+    """Its loop is not waited for then, which could not end before."""
+    yielded, closed = threading.Event(), threading.Event()
+
+    async def close(item):
+        if item:
+            await asyncio.to_thread(yielded.wait, 30)
+            stream.close()
+            closed.set()
+        return item
+
+    stream = iter_parallel(close, range(2))
+    assert 0 == next(stream).unwrap()
+    yielded.set()
+    assert closed.wait(PATIENCE)
+    assert [] == list(stream)
+
+
 @pytest.mark.all
 def test_blocked_loops_are_waited_for_together(monkeypatch):
     """However many loops were blocked, the end of the run waits for all of them until the same instant."""
@@ -887,19 +953,21 @@ def test_blocked_loops_are_waited_for_together(monkeypatch):
 
 @pytest.mark.usefixtures("unhurried")
 @given_time
-def test_a_run_timeout_cancels_what_runs(scale):
-    """At ``run_timeout``, coroutines are cancelled, and their clean-up runs before the call returns."""
+def test_a_run_timeout_cancels_what_runs(scale, caplog):
+    """At ``run_timeout``, coroutines are cancelled, and their clean-up runs before the call returns, of which nothing is logged."""
     cleaned = []
 
     async def slow(item):
         try:
             await asyncio.sleep(LONG)
         finally:
+            await asyncio.sleep(0)
             cleaned.append(item)
 
     results = run_parallel(slow, range(3), max_workers=2, run_timeout=0.5 * scale)
     assert [TaskCancelled] * 3 == [type(one.error) for one in results.failures.values()]
     assert [0, 1] == sorted(cleaned)
+    assert "" == caplog.text
 
 
 @pytest.mark.usefixtures("unhurried")
@@ -1030,6 +1098,25 @@ def test_async_generators_and_background_tasks_end_with_the_run():
     del start.kept
 
 
+def test_a_background_task_that_does_not_end_is_left_behind(caplog, monkeypatch):
+    """The run ends all the same, and a warning is logged that shows where the task stands."""
+    monkeypatch.setattr(_event_loop, "GRACE", 0.01)
+
+    async def stay():
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(LONG)
+
+    async def start(_):
+        start.kept = asyncio.ensure_future(stay())
+        await asyncio.sleep(0)
+
+    assert [None] == run_parallel(start, [0]).values()
+    assert "a coroutine did not end when it was cancelled" in caplog.text
+    assert "await asyncio.sleep(LONG)" in caplog.text
+    del start.kept
+
+
 def test_an_async_generator_that_does_not_close_is_left_behind(caplog):
     """Its clean-up is cancelled, the run ends all the same, and a warning is logged."""
 
@@ -1049,13 +1136,14 @@ def test_an_async_generator_that_does_not_close_is_left_behind(caplog):
     del start.kept
 
 
-def test_threads_that_coroutines_start_end_with_the_run():
-    """``asyncio.to_thread`` works, and its threads end with the run."""
+def test_threads_that_coroutines_start_end_with_the_run(caplog):
+    """``asyncio.to_thread`` works, and its threads end with the run, of which nothing is logged."""
 
     async def elsewhere(item):
         return await asyncio.to_thread(abs, item)
 
     assert [1, 2] == run_parallel(elsewhere, [-1, -2]).values()
+    assert "" == caplog.text
 
 
 def test_the_report_is_told_who_blocked_the_loop(monkeypatch):
