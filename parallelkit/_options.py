@@ -34,8 +34,10 @@ ELSEWHERE = {
     "argument_type": "star",
     "exception_behaviour": "on_error",
     "pre_dispatch": "buffersize",
-    "shared_objects": "args",
-    **dict.fromkeys(("cache", "resume"), "checkpoint"),
+    "fail_fast": "on_error='raise'",
+    "max_errors": "max_failures",
+    **dict.fromkeys(("shared", "shared_objects"), "args"),
+    **dict.fromkeys(("cache", "journal", "resume"), "checkpoint"),
     **dict.fromkeys(("deadline", "global_timeout", "total_timeout"), "run_timeout"),
 }
 """What options are called in other libraries."""
@@ -59,6 +61,8 @@ ANSWERED = {
     **dict.fromkeys(("mp_context", "start_method"), _UNCHOSEN),
     **dict.fromkeys(("max_nbytes", "mmap_mode", "temp_folder"), _UNFILED),
     **dict.fromkeys(("callback", "done_callback", "error_callback"), _LISTENED),
+    **dict.fromkeys(("on_complete", "on_done", "on_failure", "on_result", "on_success"), _LISTENED),
+    **dict.fromkeys(("on_retry", "on_start", "on_timeout"), _LISTENED),
     **dict.fromkeys(("desc", "disable", "leave", "ncols", "total", "unit"), _BAR),
     **dict.fromkeys(("max_tasks", "max_tasks_per_child", "maxtasksperchild", "worker_lifespan"), _RECYCLED),
     **dict.fromkeys(("initializer", "initargs"), _OF_EXECUTORS),
@@ -67,7 +71,9 @@ ANSWERED = {
     "exceptions": _OF_RETRY.format("on"),
     "thread_name_prefix": _OF_ONE.format("ThreadExecutor", "thread_name_prefix"),
     "worker_init": _OF_EXECUTORS.format("initializer"),
-    "return_as": "iter_parallel yields the outcomes as they come",
+    **dict.fromkeys(
+        ("as_completed", "return_as", "stream"), "iter_parallel yields the outcomes as they come"
+    ),
     "return_exceptions": "every outcome is kept, errors too: see outcomes and failures of Results",
 }
 """What to use in place of options that belong elsewhere, or that have no counterpart here."""

@@ -666,6 +666,11 @@ def test_a_foreign_executor_must_say_how_wide_it_is(call, trace):
         ({"return_exceptions": True}, "every outcome is kept, errors too: see outcomes and failures"),
         ({"desc": "squares"}, r"a dict: progress={'desc': \.\.\.}"),
         ({"callback": print}, "iter_parallel yields .*on_event .* no values"),
+        ({"on_failure": print}, "iter_parallel yields .*on_event .* no values"),  # close to max_failures
+        ({"on_start": print}, "iter_parallel yields .*on_event .* no values"),  # close to star
+        ({"max_errors": 2}, "did you mean 'max_failures'"),
+        ({"fail_fast": True}, "did you mean \"on_error='raise'\""),
+        ({"stream": True}, "iter_parallel yields the outcomes as they come"),
         ({"maxtasksperchild": 2}, r"ProcessExecutor\(\.\.\., max_tasks_per_child="),
         ({"max_tasks_per_child": 2}, r"ProcessExecutor\(\.\.\., max_tasks_per_child=\.\.\.\)$"),
         ({"thread_name_prefix": "a"}, r"executor=ThreadExecutor\(\.\.\., thread_name_prefix=\.\.\.\)$"),
