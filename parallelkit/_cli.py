@@ -24,7 +24,7 @@ from parallelkit._command._arguments import (
     rate,
     seconds,
 )
-from parallelkit._keywords import did_you_mean
+from parallelkit._command._parser import Intermixed
 
 EXAMPLES = """\
 examples:
@@ -45,10 +45,6 @@ line with a value that JSON cannot hold, which is replaced by its repr(). The ex
 as Python code; they can use item and every name in MODULE.
 Exit code: 0 all succeeded, 1 some failed, 2 wrong usage, 130 interrupted.
 """
-
-
-WORKERS = dict.fromkeys(("-P", "--max-procs", "-j", "--jobs"), "--max-workers")
-"""What xargs and GNU parallel call the number of workers."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,29 +126,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_doctor(commands)
     add_demo(commands)
     return parser
-
-
-class Intermixed(argparse.ArgumentParser):
-    """Takes options between and after the inputs, too, as Unix tools do."""
-
-    _mixing = False
-
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as its base class, which has overloads
-        """As the base class, which calls this method again while it mixes."""
-        if self._mixing:
-            return super().parse_known_args(args, namespace)
-        self._mixing = True
-        try:
-            found, unknown = self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._mixing = False
-        if unknown:  # reported here, to show the usage of this command, not of the whole program
-            # After an unknown option, inputs that are right are unknown, too: leave these out.
-            options = [word for word in unknown if word.startswith("-")]
-            first = options[0].rstrip("=0123456789") if options else ""
-            hint = did_you_mean(first, self._option_string_actions, WORKERS)
-            self.error(f"unrecognized arguments: {' '.join(options or unknown)}{hint and f'; {hint}'}")
-        return found, unknown
 
 
 def add_run(commands: argparse._SubParsersAction[Intermixed]) -> None:

@@ -22,7 +22,7 @@ __init__  __main__
 _cli  http  joblib_backend  testing
 _command/_run
 _command/_doctor  _command/_lines  _command/_sink  _command/_stream_ledger  _command/_tally  _command/_target
-_command/_arguments
+_command/_arguments  _command/_parser
 _command/__init__
 _joblib/_batches
 _joblib/_packing

@@ -17,12 +17,22 @@ def test_wrong_usage_is_code_2(argv, capsys):
     assert "usage: parallelkit" in capsys.readouterr().err
 
 
-def test_an_unknown_option_is_named_with_the_nearest_known(capsys):
-    """The error names the unknown option, not the inputs after it, and suggests the nearest option."""
-    assert 2 == main(["run", "builtins:int", "--workers=3", os.devnull])
-    assert capsys.readouterr().err.endswith("arguments: --workers=3; did you mean '--max-workers'?\n")
-    assert 2 == main(["run", "builtins:int", "-P4", os.devnull])  # as xargs has it
-    assert capsys.readouterr().err.endswith("arguments: -P4; did you mean '--max-workers'?\n")
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--workers=3", "; did you mean '--max-workers'?"),
+        ("-P4", "; did you mean '--max-workers'?"),  # as xargs has it
+        ("--n-jobs", "; did you mean '--max-workers'?"),
+        ("--threads", "; did you mean '--max-workers'?"),
+        ("--resume", "; did you mean '--checkpoint'?"),
+        ("--retry", "; did you mean '--retries'?"),
+        ("--delay", ""),  # beside the dashes, it has little in common with --key
+    ],
+)
+def test_an_unknown_option_is_named_with_the_nearest_known(option, hint, capsys):
+    """The error names the unknown option, not the inputs after it, and suggests what it was meant to be, if that is clear."""
+    assert 2 == main(["run", "builtins:int", option, os.devnull])
+    assert capsys.readouterr().err.endswith(f"arguments: {option}{hint}\n")
 
 
 def test_help_names_every_command(capsys):
