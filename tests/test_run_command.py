@@ -895,6 +895,8 @@ def __getattr__(name):
         (["tasks:scaled", "--rate", f"1/{'9' * 400}d"], "--rate: must be STARTS/TIME"),
         (["tasks:scaled", "--key", "item["], "--key: must be a Python expression"),
         (["tasks:scaled", "--key", "await item"], "--key: must be a Python expression"),
+        (["tasks:scaled", "--key", "itm"], "--key: name 'itm' is not defined; did you mean 'item'?"),
+        (["tasks:scaled", "--rate", "1/1s", "--by", "[x for y in item]"], "--by: name 'x' is not defined; it can use"),
         (["tasks:scaled", "--rates", "1/1s"], "--rates"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from math import inf
 from sys import maxsize
 from typing import Any
+
+from parallelkit._command import UsageError
+from parallelkit._keywords import did_you_mean
 
 UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 SPAN = re.compile(r"(\d+\.?\d*|\.\d+)?\s*(ms|s|min|m|h|d|)")
@@ -96,13 +100,30 @@ def expression(text: str) -> str:
     return text.strip()
 
 
-def function_of(text: str | None, names: Mapping[str, Any]) -> Callable[[Any], Any] | None:
-    """Turn an expression into a function of ``item`` that can also use ``names``. It is evaluated as Python code.
+def function_of(name: str, text: str | None, names: Mapping[str, Any]) -> Callable[[Any], Any] | None:
+    """Turn the expression of an option into a function of ``item`` that can also use ``names``. It is run as Python code.
 
-    >>> function_of("scale * len(item)", {"scale": 10})("abc")
+    >>> function_of("key", "scale * len(item)", {"scale": 10})("abc")
     30
     """
     if text is None:
         return None
+    for unknown in sorted(free_names(text) - {"item", *names, *vars(builtins)}):
+        hint = did_you_mean(unknown, ["item", *names]) or "it can use item and the names of the module"
+        raise UsageError(f"argument --{name}: name {unknown!r} is not defined; {hint}")
     made: Callable[[Any], Any] = eval(f"lambda item: (\n{text}\n)", dict(names))
     return made
+
+
+def free_names(text: str) -> set[str]:
+    """Return the names that an expression uses, except those that it binds itself.
+
+    >>> sorted(free_names("[part for part in item if part != end]"))
+    ['end', 'item']
+    """
+    import ast  # takes a millisecond to load
+
+    nodes = list(ast.walk(ast.parse(text, mode="eval")))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    bound = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    return {node.id for node in names} - bound - {node.arg for node in nodes if isinstance(node, ast.arg)}

@@ -41,7 +41,7 @@ def run_command(arguments: Namespace) -> int:
         lines = Lines(arguments.inputs, arguments.jsonl, arguments.null)
         if fd is not None:
             refuse_input(lines, os.fstat(fd), "INPUT")
-        by, key = (function_of(text, vars(module)) for text in (arguments.by, arguments.key))
+        by, key = (function_of(name, getattr(arguments, name), vars(module)) for name in ("by", "key"))
         by, key = of_rows(by, lambda line: None), of_rows(key, lambda line: line.place)
         limits = tuple(RateLimit(calls, per, by=by) for calls, per in arguments.rate)
         run = Run(arguments, lines, limits)
