@@ -313,7 +313,7 @@ def test_each_attempt_has_its_own_copy_of_the_callers_context():
         await asyncio.sleep(0)
         return before, variable.get()
 
-    assert [("caller", 0), ("caller", 1)] == run_parallel(note, range(2)).values()
+    assert [("caller", n) for n in range(3)] == run_parallel(note, range(3), max_workers=1).values()
     assert "caller" == variable.get()
 
 
@@ -330,6 +330,15 @@ def test_a_stream_takes_coroutine_functions_too():
     """A stream yields outcomes of coroutine functions, in completion or input order."""
     assert {0, 2, 4} == {outcome.unwrap() for outcome in iter_parallel(double, range(3))}
     assert [0, 2, 4] == [outcome.unwrap() for outcome in iter_parallel(double, range(3), order="input")]
+
+
+def test_all_coroutines_of_a_run_are_on_one_loop():
+    """Also those that are handed over later, so that they can share what belongs to a loop, such as a client."""
+
+    async def look(_):
+        return asyncio.get_running_loop()
+
+    assert 1 == len(set(run_parallel(look, range(3), limits=ConcurrencyLimit(1)).values()))
 
 
 # Slots
@@ -543,9 +552,11 @@ def test_retries_are_those_of_any_task():
 
 
 def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
-    """A coroutine that swallows its cancellation is abandoned: its failure says so and has its stack, and its slot is refilled."""
+    """A coroutine that swallows its cancellation is abandoned: its failure says so and has its stack, and its slot is refilled, on the same loop."""
+    loops = set()
 
     async def stubborn(item):
+        loops.add(asyncio.get_running_loop())
         while item == 0:
             try:
                 await asyncio.sleep(LONG)
@@ -560,6 +571,7 @@ def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
     assert "await asyncio.sleep(LONG)" in failure.stack
     assert failure.error.__notes__[0].startswith("it stood at\n")
     assert {1: 1, 2: 2} == results.successes
+    assert 1 == len(loops)
     assert "did not end when it was cancelled" in caplog.text
     assert "stubborn" in caplog.text
     gc.collect()
@@ -666,6 +678,20 @@ def test_a_run_that_uses_all_the_room_it_has_is_told_of_more():
         last = time.monotonic() + PATIENCE
         assert [] == port.wait(last)
         assert time.monotonic() < last
+
+
+def test_a_slot_that_comes_free_as_room_is_counted_is_heard_of(monkeypatch):
+    """The count may not have seen it, and nobody would tell the run of it again."""
+
+    def count():
+        port.hear_of_room()
+        return 1
+
+    with closing(CoroutineEngine(1)) as engine:
+        port = engine.open(Job(None, exact=True))
+        monkeypatch.setattr(engine._threads, "capacity", count)
+        port.room()
+        assert port._woken
 
 
 def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch):
@@ -1263,6 +1289,17 @@ def test_an_engine_that_saw_no_coroutine_has_no_loop():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "False" == done.stdout.strip()
+
+
+def test_what_waited_for_a_slot_as_the_port_closed_gets_no_loop():
+    """Nobody would end a loop that is started after the close, as the run takes what had come before it."""
+    with closing(CoroutineEngine(1)) as engine:
+        port = engine.open(Job(None))
+        port.start([(0, 1, (abs, (-1,), {}), None), (1, 1, (hang, (), {}), None)])
+        wait_until(lambda: port._threads._done)
+        port.close()
+        assert [1] == port.wait(0.0)[0].values
+        assert [] == port._loops
 
 
 def test_a_port_is_closed_twice_without_harm():
