@@ -44,7 +44,7 @@ class Deadlines:
             due[:] = [entry for entry in due if entry[2].claim]
             heapify(due)
         overdue = []
-        while due and due[0][0] <= now:
+        while due and (due[0][0] <= now or not due[0][2].claim):  # ended: let it go
             flight = heappop(due)[2]
             if flight.claim:
                 overdue.append(flight)
