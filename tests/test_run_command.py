@@ -1014,6 +1014,18 @@ def test_a_line_that_is_no_json_has_its_place_for_a_key(here):
     assert 1 == done.returncode
 
 
+def test_even_a_quiet_command_says_why_lines_are_missing(here, monkeypatch, capfd):
+    """With --quiet there is no summary, but a stopped run, which wrote no lines for the rest, says why."""
+    monkeypatch.chdir(here)
+    (here / "in").write_text("x\n" * 3)
+    assert 1 == main(["run", "builtins:int", "in", "--quiet", "--max-failures", "1", "--executor", "inline"])
+    assert capfd.readouterr().err.startswith(
+        "parallelkit run: stopped: max_failures of 1 reached; not done: "
+    )
+    assert 1 == main(["run", "builtins:int", "in", "--quiet"])  # each failure has its line
+    assert "" == capfd.readouterr().err
+
+
 def test_lines_that_are_no_json_count_as_failures(here):
     """Lines that are not JSON, or are nested too deeply or have too many digits, count for --max-failures."""
     lines = f"{'[' * 100_000}\n{'1' * 5000}\n" + '{"a": 1, "b": 1}\n' * 10

@@ -238,10 +238,12 @@ class Run:
         return None
 
     def _conclude(self, wall: float, code: int, trouble: InputError | OutputError | None) -> int:
+        read = self._count_read if self._all_read else None
         if not self._arguments.quiet:
-            read = self._count_read if self._all_read else None
             for line in self._tally.summary(wall, self._stopped, read, in_colour()):
                 say(line)
+        elif self._stopped is not None and code != INTERRUPTED:  # lines are missing: say why
+            say(f"parallelkit run: {self._tally.stop(self._stopped, read)}")
         if trouble is not None:
             say(f"parallelkit run: error: {with_option(trouble)}")
         return self._save(wall) or code

@@ -69,6 +69,10 @@ class Tally:
         if len(kind.keys) < KEYS:
             kind.keys.append(key)
 
+    def stop(self, why: str, read: int | None) -> str:
+        """Say why the run was stopped, and what that has left undone. ``read``: as in ``_undone``."""
+        return f"stopped: {why}{self._undone(read)}"
+
     def _undone(self, read: int | None) -> str:
         """Say what a stop has left undone. ``read``: how many items the input has; None if it was not read to its end."""
         begun = [f"{self.cut_off:,} that had begun"] if self.cut_off else []
@@ -91,7 +95,7 @@ class Tally:
         width = f"; ran {number(at_a_time, 2)} at a time" if at_a_time >= LEAST_WIDTH else ""
         yield f"{tasks} in {seconds(wall)}: {', '.join(parts)}{width}"
         if stopped is not None:
-            yield f"stopped: {stopped}{self._undone(read)}"
+            yield self.stop(stopped, read)
         kinds = sorted(self.kinds.values(), key=lambda kind: -kind.failed)
         for kind in kinds[:SHOWN]:
             keys = ", ".join(key_text(key, 40) for key in kind.keys) + (", …" if kind.failed > KEYS else "")
