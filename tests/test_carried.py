@@ -13,10 +13,11 @@ from parallelkit import Task, run_parallel
 from parallelkit._executors._process import _carried
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._worker import _call_functions, _jobs
+from parallelkit._worker._by_value import pack_function
 from parallelkit._worker._call_functions import cached_function
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._jobs import kept_function
-from parallelkit._worker._travel import dump, pack
+from parallelkit._worker._travel import pack
 
 SCRIPT = """
 from functools import cache
@@ -332,11 +333,11 @@ def test_functions_of_many_tasks_are_packed_once_for_each_portion_of_them(script
     """Packing a function takes four times as long as all the rest of a task. A later run packs it as it is then."""
     packed = []
 
-    def counted(make, fn, *options):
+    def counted(fn, file):
         packed.append(fn)
-        return dump(make, fn, *options)
+        return pack_function(fn, file)
 
-    monkeypatch.setattr(_carried, "dump", counted)
+    monkeypatch.setattr(_carried, "pack_function", counted)
     add, loads = script["add"], script["loads"]
     tasks = [*(Task(add, n) for n in range(500)), *(Task(partial(loads, n)) for n in range(500))]
 

@@ -1,4 +1,4 @@
-"""Functions of a script are made in a worker as cloudpickle would make them, but without loading it."""
+"""Functions of a script are pickled, and made in a worker, as cloudpickle would do it, but without loading it."""
 
 import builtins
 import functools
@@ -10,8 +10,8 @@ from io import BytesIO
 import cloudpickle
 import pytest
 
-from parallelkit._worker._functions import reduce_function
-from parallelkit._worker._travel import pack, unpack
+from parallelkit._worker._by_value import MoreError, pack_function, reduce_function
+from parallelkit._worker._travel import by_value_pickler, dump, pack, unpack
 
 SOURCE = '''
 import os.path
@@ -135,9 +135,50 @@ def test_what_is_pickled_of_a_function_is_what_cloudpickle_takes(name, monkeypat
     theirs = cloudpickle.Pickler._dynamic_function_reduce(cloudpickle.Pickler(BytesIO()), fn)
     monkeypatch.setattr(cloudpickle.cloudpickle, "_find_imported_submodules", None)
     ours = reduce_function(cloudpickle.Pickler(BytesIO()), fn)
+    theirs[2][1]["submodules"] = theirs[2][1].pop("_cloudpickle_submodules")
     for _, rest in ours[2], theirs[2]:
-        rest["_cloudpickle_submodules"].sort(key=repr)
-    assert (theirs[0], *theirs[2:]) == (ours[0], *ours[2:])
+        rest["submodules"].sort(key=repr)
+    assert (theirs[1][:2], theirs[2]) == (ours[1][:2], ours[2])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_function_has_the_same_pickle_with_and_without_cloudpickle(name):
+    """Workers know a function by its pickle, which may come to need cloudpickle, or need it no more."""
+    fn = functions()[name]
+    assert dump(by_value_pickler(), fn, None) == pack_function(fn, BytesIO())
+
+
+MORE = {
+    "a class": "class thing: pass",
+    "an object": "import decimal\nthing = decimal.Decimal(1)",
+    "a method": "import random\nthing = random.random",
+    "a metaclass that may have code of its own": "from enum import Enum\nclass thing(Enum):\n ONE = 1\nthing.__module__ = 'enum'",
+    "a module that is nowhere": "import types\nthing = types.ModuleType('nowhere')",
+    "a type without a place": "thing = type(None)",
+    "a function that is not where it says": "def thing(): pass\nthing.__module__ = 'os'\nthing = [thing, type(iter([]))]",
+}
+
+
+@pytest.mark.parametrize("source", MORE.values(), ids=MORE)
+def test_what_else_a_function_refers_to_is_left_to_cloudpickle(source):
+    """Plain pickle makes another thing of some objects than cloudpickle, and refuses others."""
+    scope = {"__name__": "__main__"}
+    exec(f"{source}\ndef refers():\n return thing", scope)
+    with pytest.raises(MoreError):
+        pack_function(scope["refers"], BytesIO())
+    dump(by_value_pickler(), scope["refers"], None)  # raises if cloudpickle cannot either
+
+
+def test_a_module_that_is_registered_to_be_sent_is_left_to_cloudpickle(monkeypatch):
+    """``cloudpickle.register_pickle_by_value``: its functions are sent by value, too."""
+    fn = functions()["uses_a_submodule"]
+    pack_function(fn, BytesIO())
+    cloudpickle.register_pickle_by_value(types)
+    try:
+        with pytest.raises(MoreError):
+            pack_function(fn, BytesIO())
+    finally:
+        cloudpickle.unregister_pickle_by_value(types)
 
 
 def test_functions_inside_a_function_may_use_modules_within_a_package():
@@ -148,7 +189,7 @@ def test_functions_inside_a_function_may_use_modules_within_a_package():
         scope,
     )
     _, rest = reduce_function(cloudpickle.Pickler(BytesIO()), scope["names"])[2]
-    assert ["xml.dom", "xml.dom.minidom"] == [module.__name__ for module in rest["_cloudpickle_submodules"]]
+    assert ["xml.dom", "xml.dom.minidom"] == [module.__name__ for module in rest["submodules"]]
 
 
 def test_a_class_inside_a_function_may_use_globals():
@@ -207,9 +248,10 @@ def test_a_function_is_made_as_cloudpickle_makes_it(name):
 
 
 def test_no_function_needs_what_only_cloudpickle_has(monkeypatch):
-    """All that the pickles of functions name in cloudpickle is there without it."""
+    """All that the pickles of functions name is there without cloudpickle."""
     pickles = [pack(fn) for fn in functions().values()]
     pickles.append(pack(functools.partial(functions()["plain"], by=7)))
+    pickles += [pack_function(fn, BytesIO()) for fn in functions().values()]
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     monkeypatch.setitem(sys.modules, "cloudpickle.cloudpickle", None)
     assert all(callable(unpack(one)) for one in pickles)

@@ -171,6 +171,41 @@ def test_it_does_not_wait_for_modules_that_load_slowly():
 
 
 @pytest.mark.all
+@pytest.mark.parametrize("executor", ["threads", "processes", "inline"])
+@pytest.mark.parametrize("fn", ["square", "lambda n: n * n"])
+def test_a_bare_run_loads_nothing_slow(executor, fn):
+    """A script that only runs a function of its own loads no module that takes long and is not needed for that."""
+    code = f"""
+        import sys
+        sys.path[:0] = {sys.path!r}
+        from parallelkit import run_parallel
+        def square(n):
+            return n * n
+        run_parallel({fn}, [1], executor="{executor}", retries=2, timeout=60, key=str).values()
+        print(*sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", textwrap.dedent(code)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    slow = {
+        "ast",
+        "asyncio",
+        "cloudpickle",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "inspect",
+        "multiprocessing",
+    }
+    slow |= {"platform", "random", "tqdm", "uuid"}
+    assert set() == slow.intersection(done.stdout.split())
+
+
+@pytest.mark.all
 def test_other_runs_start_nothing_ahead():
     """Runs in threads start nothing ahead, nor does a stream before its first outcome is requested."""
     program = """

@@ -9,6 +9,7 @@ from parallelkit._raised import add_note, describe_error
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
 from parallelkit._worker._call_functions import CACHED, unpack_call
+from parallelkit._worker._functions import make_function
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -51,7 +52,13 @@ def kept_function(name: str, packed: bytes) -> Any:
     return fn
 
 
-_BY_VALUE = b"cloudpickle", b"cloudpickle"[::-1]
+def new_function(name: str, packed: bytes) -> Any:
+    """A lambda or nested function of a run: as it was made, whatever an earlier run with the same bytes has put into its closure."""
+    return unpack(packed[::-1])
+
+
+_MADE = b"cloudpickle", make_function.__module__.encode()
+_BY_VALUE = (*_MADE, *(made[::-1] for made in _MADE))
 """What is in a pickle by value, and in a function that is part of another pickle (see ``Carried``)."""
 
 

@@ -6,6 +6,7 @@ is defined inside a function, is sent by value (cloudpickle), because workers do
 
 from __future__ import annotations
 
+import types
 from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
 from _struct import Struct
 from _thread import _local
@@ -14,10 +15,10 @@ from functools import cache, cached_property
 from io import BytesIO
 from mmap import mmap
 from sys import modules, version_info
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, ModuleType
 
 from parallelkit._raised import is_of_signal
-from parallelkit._worker import _classes, _connections, _functions, _script
+from parallelkit._worker import _classes, _connections, _script
 from parallelkit._worker._by_name import SPOILED, dump_by_name
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._global_generators import HINT, may_have_global, send_by_name
@@ -169,28 +170,28 @@ def _by_value_pickler() -> Any:
     """Made at the first use, because cloudpickle takes 20 ms to import."""
     from cloudpickle import Pickler, cloudpickle
 
-    by_name = frozenset(made for made in vars(cloudpickle).values() if type(made) is FunctionType)
+    from parallelkit._worker._by_value import MAKERS, reduce_function
+
+    by_name = MAKERS.union(made for made in vars(cloudpickle).values() if type(made) is FunctionType)
 
     class ByValue(Pickler):  # type: ignore[misc]  # it has no types
         tables = _reducers(), *Pickler.dispatch_table.maps
-        _dynamic_function_reduce = _functions.reduce_function
+        _dynamic_function_reduce = reduce_function
         dispatch_table: dict[type, Any] = {}  # noqa: RUF012  # in a ChainMap, to look up each object takes twice the rest
-
         editions: _classes.Reducer | None = None
 
         def reducer_override(self, obj: Any) -> Any:
             kind = type(obj)
-            if kind is FunctionType:
-                # Cloudpickle's own, which make the others, need no search for their names.
+            if kind is FunctionType:  # those that make the others need no search for their names
                 return NotImplemented if obj in by_name else super().reducer_override(obj)
             if not issubclass(kind, type):  # as nearly always: this is called for each object
                 return NotImplemented
             if self.editions is not None and id(obj) in self.editions.known:
                 return self.editions.known[id(obj)]
             reduced = super().reducer_override(obj)
-            if reduced is NotImplemented:
-                return reduced
-            return _classes.reduce_class(obj, reduced, self.editions)
+            return (
+                reduced if reduced is NotImplemented else _classes.reduce_class(obj, reduced, self.editions)
+            )
 
     if "__mp_main__" not in modules:
         return ByValue
@@ -217,17 +218,16 @@ def _reducers() -> dict[type, Callable[[Any], Any]]:
 
     from cloudpickle import cloudpickle
 
-    from parallelkit._worker import _caches, _type_names
+    from parallelkit._worker import _by_value, _caches, _type_names
 
-    def reduce_code(code: CodeType) -> Any:
-        # cloudpickle hides the file name, which tracebacks need to show where an error is.
-        make, args = cloudpickle._code_reduce(code)
-        # The type is asked first: under python -bb, to compare bytes to a text is an error.
-        hidden = "<dynamic-code>"
-        return make, tuple([code.co_filename if type(arg) is str and arg == hidden else arg for arg in args])
+    def reduce_module(module: ModuleType) -> Any:
+        by_name = cloudpickle._should_pickle_by_reference(module)
+        return _by_value.reduce_module(module) if by_name else cloudpickle._module_reduce(module)
 
     ours: dict[type, Callable[[Any], Any]] = {
-        CodeType: reduce_code,
+        CodeType: _by_value.reduce_code,
+        CellType: _by_value.reduce_cell,
+        ModuleType: reduce_module,
         _caches.CACHED: _caches.reduce_cached,
         WeakKeyDictionary: _caches.reduce_weak,
         WeakValueDictionary: _caches.reduce_weak,
@@ -254,10 +254,10 @@ def unpack(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
 
 
 class _Unpacker(Unpickler):
-    """Replaces the functions by which cloudpickle makes functions and classes.
+    """Replaces the functions by which cloudpickle makes classes.
 
-    Functions find what an initializer has assigned (_script.py), and a class that this process has is not filled
-    again unless it has changed (_classes.py).
+    A class that this process has is not filled again unless it has changed (_classes.py). Types that are builtin, but have
+    no name there, need no cloudpickle.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -269,7 +269,7 @@ class _Unpacker(Unpickler):
 _CAREFUL: dict[str, Callable[..., Any]] = {
     "_make_skeleton_class": _classes.make_class,
     "_class_setstate": _classes.fill_class,
-    **_functions.MAKERS,
+    "_builtin_type": types.__dict__.__getitem__,
 }
 
 

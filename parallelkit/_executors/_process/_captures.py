@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
+from parallelkit._worker._by_value import global_names
 from parallelkit._worker._caches import CACHED
-from parallelkit._worker._functions import global_names, names
+from parallelkit._worker._functions import names
 from parallelkit._worker._script import NAMES
 
 

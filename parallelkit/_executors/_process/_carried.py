@@ -16,11 +16,12 @@ from parallelkit._executors._process._at_import import refuse_packed
 from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, refuse_alike
 from parallelkit._tasks import call_star
+from parallelkit._worker._by_value import MoreError, pack_function
 from parallelkit._worker._caches import CACHED
 from parallelkit._worker._call_functions import cached_class, cached_function
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._jobs import kept_function
+from parallelkit._worker._jobs import kept_function, new_function
 from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import Apart, by_value_pickler, dump, pack_by_value
 
@@ -114,10 +115,11 @@ def carry_for_run(fn: Any) -> tuple[Any, bytes]:
     if type(fn) is partial and not vars(fn):
         inner, blob = carry_for_run(fn.func)
         return (partial(inner, *fn.args, **fn.keywords) if blob else fn), blob
-    packed = _packed(fn, Editions(by_file=True)) if is_of_script(fn) and "<" not in name_of(fn) else None
+    packed = _packed(fn, Editions(by_file=True)) if is_of_script(fn) else None
     if packed is None:
         return fn, b""
-    return Carried(kept_function, name_of(fn), packed[::-1]), packed
+    name = name_of(fn)
+    return Carried(new_function if "<" in name else kept_function, name, packed[::-1]), packed
 
 
 def is_of_script(fn: object) -> bool:
@@ -165,7 +167,10 @@ def _packed(fn: Callable[..., Any], editions: Editions) -> bytes | None:
         return None
     apart = Apart()
     try:
-        blob = dump(by_value_pickler(), fn, apart, editions, _Small())
+        try:
+            blob = pack_function(fn, _Small())
+        except MoreError:
+            blob = dump(by_value_pickler(), fn, apart, editions, _Small())
         if not apart.buffers and len(blob) <= SMALL:
             refuse_packed(blob)
             return blob

@@ -1,0 +1,189 @@
+"""Pickles functions of the script by value, as cloudpickle would, but without loading it, which takes as long as a worker takes to start.
+
+Only a pickle that needs more than functions, such as a class of the script, loads it.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from _pickle import Pickler
+from abc import ABCMeta
+from functools import lru_cache
+from io import BytesIO
+
+from parallelkit._worker._functions import (
+    codes,
+    fill_function,
+    import_module,
+    is_set,
+    make_cell,
+    make_code,
+    make_function,
+)
+from parallelkit._worker._script import NAMES
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+MAKERS = frozenset([fill_function, import_module, make_cell, make_code, make_function])
+
+CO_OPTIMIZED = 1
+"""A flag of the code of functions, which the code in the body of a class has not."""
+
+OF_GLOBALS = frozenset(["LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"])
+OF_BODIES = OF_GLOBALS | {"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+"""The operations that name a global; in the body of a class, those too that do so if the class has no such variable by then."""
+
+OF_CODE = (
+    "argcount posonlyargcount kwonlyargcount nlocals stacksize flags code consts names varnames filename name qualname "
+    "firstlineno linetable exceptiontable freevars cellvars"
+)
+"""The attributes of code, without their ``co_``, of which ``types.CodeType`` makes it."""
+
+OF_MODULES = "__package__", "__name__", "__path__", "__file__"
+"""The globals by which a function imports what is relative to its module."""
+
+
+class MoreError(Exception):
+    """The pickle needs cloudpickle."""
+
+
+class _Functions(Pickler):
+    """Pickles functions of the script, with what they refer to as long as that can be imported or is plain data."""
+
+    def __init__(self, file: BytesIO) -> None:
+        super().__init__(file, 5)
+        self.globals_ref: dict[int, dict[str, Any]] = {}
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Called for all but plain data. Of other types, plain pickle and cloudpickle may make different things."""
+        kind = type(obj)
+        if kind is types.FunctionType:
+            return NotImplemented if obj in MAKERS or is_importable(obj) else reduce_function(self, obj)
+        if kind in _REDUCERS:
+            return _REDUCERS[kind](obj)
+        if kind in _NAMED and is_importable(obj):
+            return NotImplemented
+        raise MoreError
+
+
+def pack_function(function: object, file: BytesIO) -> bytes:
+    """The pickle of a function of the script, by way of ``file``; raises MoreError if it needs cloudpickle."""
+    if _are_any_sent():
+        raise MoreError
+    _Functions(file).dump(function)
+    return file.getvalue()
+
+
+def _are_any_sent() -> bool:
+    """Whether the program has registered modules with cloudpickle to be sent by value."""
+    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
+    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+
+
+def is_importable(obj: Any) -> bool:
+    """Whether a function or class is found under its name at the other end, which does not have the script."""
+    name = getattr(obj, "__module__", None)
+    if type(name) is not str or name in NAMES:
+        return False
+    found: Any = sys.modules.get(name)
+    for part in obj.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is obj
+
+
+def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
+    """In place of cloudpickle's ``_dynamic_function_reduce``, whose result hardly differs.
+
+    ``pickler.globals_ref`` has the globals of the functions in this pickle, by their ids here. For each package that the
+    function names (``np``), cloudpickle looks through all modules that are loaded. Where there are a thousand, that takes
+    longer than all the rest, with each call that brings its function. And of the code inside the function it does not see
+    which modules within the package (``np.linalg``) that uses, nor which globals, if it is a class's.
+    """
+    code, variables = function.__code__, function.__globals__
+    shared = pickler.globals_ref.setdefault(id(variables), {})
+    if not shared:
+        shared.update((name, variables[name]) for name in OF_MODULES if name in variables)
+    used = {name: variables[name] for name in global_names(code) if name in variables}
+    cells = function.__closure__ or ()
+    captured = [cell.cell_contents for cell in cells if is_set(cell)]
+    rest = {
+        # Copies: otherwise the pickle would tell whether a text happens to be the same object as another.
+        "__name__": "".join(function.__name__),
+        "__qualname__": "".join(function.__qualname__),
+        "__annotations__": function.__annotations__,
+        "__kwdefaults__": function.__kwdefaults__,
+        "__defaults__": function.__defaults__,
+        "__module__": function.__module__,
+        "__doc__": function.__doc__,
+        "__closure__": function.__closure__,
+        "__globals__": used,
+        "submodules": list(_submodules(code, [*used.values(), *captured])),
+    }
+    own = {"".join(name): value for name, value in vars(function).items()}
+    # The closure is filled later: what is captured may refer to the function.
+    closure = None if function.__closure__ is None else tuple(types.CellType() for _ in cells)
+    return make_function, (code, shared, closure), (own, rest), None, None, fill_function
+
+
+def reduce_code(code: types.CodeType) -> Any:
+    """How code is pickled, with the file's name, which tracebacks need to show where an error is."""
+    return make_code, tuple(_copied(getattr(code, "co_" + name)) for name in OF_CODE.split())
+
+
+def _copied(part: Any) -> Any:
+    """A copy of a text, or of a tuple of texts: otherwise the pickle would tell whether two parts are the same object."""
+    if type(part) is str:
+        return "".join(part)
+    return tuple([each for each in part]) if type(part) is tuple else part  # noqa: C416  # tuple(part) is the same object
+
+
+def reduce_cell(cell: types.CellType) -> Any:
+    """How a variable that a function has captured is pickled, which may have no value yet."""
+    return make_cell, (cell.cell_contents,) if is_set(cell) else ()
+
+
+def reduce_module(module: types.ModuleType) -> Any:
+    """How a module is pickled; raises MoreError if it cannot be imported."""
+    if module.__name__ not in sys.modules:
+        raise MoreError
+    return import_module, (module.__name__,)
+
+
+_NAMED = frozenset([types.BuiltinFunctionType, type, ABCMeta])
+_REDUCERS: dict[type, Any] = {
+    types.CodeType: reduce_code,
+    types.CellType: reduce_cell,
+    types.ModuleType: reduce_module,
+}
+
+
+@lru_cache(1000)  # to go through the code takes longer than to pickle it
+def global_names(code: types.CodeType) -> Iterable[str]:
+    """The names of the globals that the code of a function may use, in an order that is always the same."""
+    from dis import get_instructions
+
+    found = (
+        step.argval
+        for each in codes(code)
+        for step in get_instructions(each)
+        if step.opname in (OF_GLOBALS if each.co_flags & CO_OPTIMIZED else OF_BODIES)
+    )
+    return tuple(dict.fromkeys(found))
+
+
+def _submodules(code: types.CodeType, values: Iterable[object]) -> Iterator[types.ModuleType]:
+    """The loaded modules within these packages that the code may reach by attributes: they must be loaded there, too."""
+    modules = [value for value in values if isinstance(value, types.ModuleType)]
+    ahead = [module.__name__ for module in modules if getattr(module, "__package__", None)]
+    names = dict.fromkeys(name for each in codes(code) for name in each.co_names) if ahead else ()
+    while ahead:
+        package = ahead.pop()
+        for name in names:
+            module = sys.modules.get(f"{package}.{name}")
+            if module is not None:
+                ahead.append(f"{package}.{name}")
+                yield module
