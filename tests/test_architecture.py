@@ -73,7 +73,7 @@ _report/_format  _report/_rows
 _report/__init__
 _executors/_process/_stacks
 _executors/_process/_supervisor  _executors/_process/_sharing
-_executors/_process/_worker_pool  _executors/_process/_poller  _executors/_process/_starter
+_executors/_process/_worker_pool  _executors/_process/_setup  _executors/_process/_poller  _executors/_process/_starter
 _executors/_process/_roster
 _executors/_process/_endings
 _executors/_process/_deaths

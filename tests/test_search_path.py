@@ -11,7 +11,7 @@ from importlib.machinery import SourceFileLoader
 import pytest
 
 from parallelkit import run_parallel
-from parallelkit._executors._process import _search_path, _spawn
+from parallelkit._executors._process import _search_path, _setup
 from parallelkit._executors._process._search_path import modules_off
 from parallelkit._worker._finder import OffPathFinder
 
@@ -274,11 +274,11 @@ def test_workers_load_site_only_where_something_calls_for_it(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", usual)
     monkeypatch.delitem(sys.modules, "sitecustomize", raising=False)
     monkeypatch.delitem(sys.modules, "usercustomize", raising=False)
-    assert not _spawn._needs_site()
+    assert not _setup._needs_site()
     editable = type("Finder", (), {"__module__": "__editable___thing_1_0_finder"})
     for finder in (editable, editable()):
         monkeypatch.setattr(sys, "meta_path", [*usual, finder])
-        assert _spawn._needs_site()
+        assert _setup._needs_site()
     monkeypatch.setattr(sys, "meta_path", usual)
     monkeypatch.setitem(sys.modules, "usercustomize", types.ModuleType("usercustomize"))
-    assert _spawn._needs_site()
+    assert _setup._needs_site()

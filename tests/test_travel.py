@@ -47,7 +47,7 @@ from parallelkit import ProcessExecutor, Task, TaskFailures, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
-from parallelkit._executors._process._spawn import _encoding
+from parallelkit._executors._process._setup import _encoding
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel
 from parallelkit._worker._travel import describe

@@ -18,7 +18,7 @@ from parallelkit._executors._process._lane import Broken
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
-from parallelkit._executors._process._spawn import setup_frame
+from parallelkit._executors._process._setup import setup_frame
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._wire import LAST_READS, READS
 from parallelkit._executors._process._worker_pool import WorkerPool

@@ -1,0 +1,126 @@
+"""What a worker is told first: how this interpreter is set up, as that is now."""
+
+from __future__ import annotations
+
+import os
+import sys
+from io import TextIOWrapper
+from typing import Any
+
+from parallelkit._executors._process._search_path import modules_off, search_path
+from parallelkit._worker import _channel
+from parallelkit._worker._channel import outer_width
+from parallelkit._worker._travel import pack
+
+SET_HERE = ("no_site", "safe_path")
+"""Flags that every worker is started with; it is told what they are in this interpreter."""
+
+MAPPINGS = 128
+"""Blocks that all workers together may have for their results; each costs a descriptor at both ends."""
+
+# Finders that are usually there, or that find only modules that are loaded already.
+_USUAL_FINDERS = ("_frozen_importlib", "_pytest.", "_distutils_hack", "six", "parallelkit.", "builtins")
+
+_DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
+    ("default", None, DeprecationWarning, "__main__", 0),
+    ("ignore", None, DeprecationWarning, None, 0),
+    ("ignore", None, PendingDeprecationWarning, None, 0),
+    ("ignore", None, ImportWarning, None, 0),
+    ("ignore", None, ResourceWarning, None, 0),
+]
+
+
+def setup_frame(width: int, initializer: bool) -> bytes:
+    """The first frame of a worker: what it must know of the parent, as that is now."""
+    levels, disabled = _log_levels()
+    path = search_path()
+    setup = {
+        "prefix": sys.prefix,
+        "exec_prefix": sys.exec_prefix,
+        "site": _needs_site(),
+        "flags": {name: getattr(sys.flags, name) for name in SET_HERE},
+        "path": path,
+        "off_path": modules_off(path),
+        "argv": _arguments(),
+        "encodings": [_encoding(1, sys.stdout), _encoding(2, sys.stderr)],
+        "warnings": _warning_filters(),
+        "levels": levels,
+        "disabled": disabled,
+        "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
+        "width": width * outer_width(),
+        "initializer": initializer,
+        "blocks": max(2, min(32, MAPPINGS // width)),
+        "authkey": _authkey(),
+    }
+    return _channel.frame(_channel.SETUP, pack(_plain(setup)))
+
+
+def _arguments() -> list[object]:
+    """``sys.argv``, if the program has one; paths in it as texts, for a new worker can import few of their classes."""
+    arguments = getattr(sys, "argv", None) or ()
+    return [os.fspath(each) if isinstance(each, os.PathLike) else each for each in arguments]
+
+
+def _encoding(fd: int, stream: object) -> tuple[str | None, str | None]:
+    """How the program writes text to a descriptor that its workers write to as well; nothing if not by this stream."""
+    try:
+        if isinstance(stream, TextIOWrapper) and stream.fileno() == fd:
+            return stream.encoding, stream.errors
+    except (OSError, ValueError):
+        pass  # it is closed, detached or in memory only
+    return None, None
+
+
+_PLAIN = frozenset([str, int, bool, bytes, type(None)])
+
+
+def _plain(thing: Any) -> Any:
+    """The same with plain texts and numbers: a new worker cannot import the program's IntEnum, which a log level may be."""
+    kind = type(thing)
+    if kind in _PLAIN:
+        return thing
+    if kind is dict:
+        return {_plain(key): _plain(value) for key, value in thing.items()}
+    if kind in (list, tuple):
+        return kind(map(_plain, thing))
+    if issubclass(kind, str):
+        return str.__str__(thing)
+    return int.__int__(thing) if issubclass(kind, int) else thing
+
+
+def _authkey() -> bytes | None:
+    """The key with which proxies of a ``multiprocessing`` manager connect; None if no manager is in use."""
+    if "multiprocessing.managers" not in sys.modules:
+        return None
+    return bytes(sys.modules["multiprocessing.process"].current_process().authkey)
+
+
+def _needs_site() -> bool:
+    """Whether imports here depend on what ``site`` does, such as the import hooks of editable installs."""
+    if "sitecustomize" in sys.modules or "usercustomize" in sys.modules:
+        return True
+    finders = (finder if isinstance(finder, type) else type(finder) for finder in sys.meta_path)
+    return not all(finder.__module__.startswith(_USUAL_FINDERS) for finder in finders)
+
+
+def _log_levels() -> tuple[dict[str, int], int]:
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return {}, 0
+    root = logging.root
+    loggers = {
+        name: logger for name, logger in list(root.manager.loggerDict.items()) if hasattr(logger, "level")
+    }
+    levels = {name: logger.level for name, logger in loggers.items() if logger.level}
+    return {"": root.level, **levels}, root.manager.disable
+
+
+def _warning_filters() -> list[tuple[Any, ...]] | None:
+    """The filters, each with its category's module and the pickled category; None if they are Python's defaults."""
+    warnings = sys.modules.get("warnings")
+    if warnings is None or warnings.filters == _DEFAULT_WARNINGS:
+        return None
+    return [
+        (action, message, category.__module__, pack(category), module, line)
+        for action, message, category, module, line in warnings.filters
+    ]
