@@ -139,7 +139,6 @@ class CoroutinePort(Port):
             self._out[False] -= sum(len(event.indices) if isinstance(event, Block) else 1 for event in plain)
             if plain or over:
                 self._woken = False
-                self._try(self._hand_over)
                 return events + plain
 
     def _landed(self) -> list[Block | Ended]:
@@ -279,8 +278,6 @@ class CoroutinePort(Port):
         self._free.append(flight.worker)
         if not take_claim(flight.claim):
             self._engine.leave(flight)  # type: ignore[arg-type]  # no thread; abandoned, it costs no slot any more
-            return
-        if self._closed:
             return
         if flight.cancelled:
             timeout = overran(flight, self._label, "it was cancelled")
