@@ -43,9 +43,10 @@ from parallelkit._executors._contract import Job
 from parallelkit._executors._coroutine import _event_loop, _overdue
 from parallelkit._executors._coroutine import _port as _coroutine_port
 from parallelkit._executors._coroutine._event_loop import Flight
-from parallelkit._executors._coroutine._overdue import Deadlines
+from parallelkit._executors._coroutine._overdue import Deadlines, overran
 from parallelkit._executors._coroutines import CoroutineEngine
 from parallelkit._executors._thread._lending import take_claim
+from parallelkit._executors._thread._loss import Loss
 from parallelkit._facts import Facts
 from parallelkit.testing import FakeClock
 
@@ -578,6 +579,31 @@ def test_a_coroutine_that_swallows_its_cancellation_is_abandoned(caplog):
     assert "Task was destroyed" not in caplog.text, "asyncio said the same again"
 
 
+def test_a_coroutine_that_ends_while_it_is_given_up_has_one_outcome(monkeypatch):
+    """It is not counted as abandoned then: it costs no slot."""
+    monkeypatch.setattr(_coroutine_port, "GRACE", 0.01)
+    release = threading.Event()
+
+    def end_first(flight, *args, **kwargs):
+        if kwargs:  # it is to be abandoned
+            release.set()
+            wait_until(lambda: not flight.claim)
+        return overran(flight, *args, **kwargs)
+
+    async def late(_):
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(LONG)
+        await asyncio.to_thread(release.wait, 30)
+
+    monkeypatch.setattr(_coroutine_port, "overran", end_first)
+    with closing(CoroutineEngine(1)) as engine:
+        port = engine.open(Job(late))
+        port.start([(0, 1, None, 0.01)])
+        (ended,) = port.wait(time.monotonic() + PATIENCE)
+        assert (False, 0, set()) == (ended.error.abandoned, port._given(), engine._threads.abandoned)
+        assert release.is_set()
+
+
 def test_a_coroutine_that_cancels_all_others_costs_those_that_had_begun():
     """A coroutine that cancels all asyncio tasks costs only those that had begun; the others run."""
 
@@ -666,6 +692,22 @@ def test_a_run_goes_on_when_a_lost_slot_comes_back(hangs, options):
     options = options | {"timeout": 0.2, "retries": Retry(1, on=give_up), "run_timeout": 10}
     results = run_parallel([hung, hung, quick, lambda: "done"], max_workers=1, **options)
     assert (None, {2: "done", 3: "done"}) == (results.stopped, results.successes)
+
+
+def test_a_slot_that_a_thread_gives_back_goes_to_a_coroutine(gate):
+    """The coroutine waits on its loop, which does not hear of threads by itself."""
+    with closing(CoroutineEngine(1)) as engine:
+        port = engine.open(Job(None))
+        port.start([(index, 1, (gate, (index,), {}), 0.01) for index in range(2)])
+        ended = []
+        while len(ended) < 2:
+            ended += port.wait(time.monotonic() + PATIENCE)
+        engine._threads.loss = Loss(math.inf, 0.0)  # as if there were time
+        port.start([(2, 1, (double, (4,), {}), None)])
+        wait_until(lambda: not port._loop._asked)  # it has looked, and there was no slot
+        gate.opened.set()
+        (block,) = port.wait(time.monotonic() + PATIENCE)
+    assert [8] == block.values
 
 
 def test_a_run_that_uses_all_the_room_it_has_is_told_of_more():
@@ -1291,15 +1333,20 @@ def test_an_engine_that_saw_no_coroutine_has_no_loop():
     assert "False" == done.stdout.strip()
 
 
-def test_what_waited_for_a_slot_as_the_port_closed_gets_no_loop():
-    """Nobody would end a loop that is started after the close, as the run takes what had come before it."""
+def test_a_run_waits_without_looking_again_and_again(monkeypatch):
+    """Not even after it was woken once."""
+    looks = []
     with closing(CoroutineEngine(1)) as engine:
-        port = engine.open(Job(None))
-        port.start([(0, 1, (abs, (-1,), {}), None), (1, 1, (hang, (), {}), None)])
-        wait_until(lambda: port._threads._done)
-        port.close()
-        assert [1] == port.wait(0.0)[0].values
-        assert [] == port._loops
+        port = engine.open(Job(hang))
+        wait = port._threads.wait
+        monkeypatch.setattr(port._threads, "wait", lambda until: looks.append(until) or wait(until))
+        port.start([(0, 1, None, LONG)])
+        port.wake()
+        assert [] == port.wait(time.monotonic() + PATIENCE)
+        until = time.monotonic() + 0.02
+        assert [] == port.wait(until)
+        assert time.monotonic() >= until
+    assert len(looks) <= 5  # it is also woken as the attempt begins
 
 
 def test_a_port_is_closed_twice_without_harm():
