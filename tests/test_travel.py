@@ -1389,6 +1389,30 @@ def test_a_context_that_is_suppressed_stays_so(engine):
     assert error_of(engine, make).error.__suppress_context__
 
 
+@pytest.mark.parametrize("first", [0, 1, 70])
+@pytest.mark.parametrize("line", [0, 1, 3, 33, 34, 70, 5000, 200_000])
+def test_a_frame_knows_its_line_and_where_its_function_begins(first, line):
+    """A frame that is built anew has the line that failed, and the first line of its function, from which IPython counts."""
+    built = _tracebacks.build_traceback([("cell.py", "check", line, "__main__", first)])
+    code = built.tb_frame.f_code
+    assert (line, line, first) == (built.tb_lineno, built.tb_frame.f_lineno, code.co_firstlineno)
+    assert {(line, line, None, None)} == set(code.co_positions())
+    assert [("cell.py", "check", line, "__main__", first)] == _tracebacks.frames_of(built)
+
+
+def test_the_first_line_of_a_function_is_sent():
+    """The frames of a traceback have the first lines of their functions, before those that failed."""
+
+    def check(number):
+        if number > 1:
+            raise ValueError
+
+    with pytest.raises(ValueError) as caught:
+        check(2)
+    _, (_, name, line, _, first) = _tracebacks.frames_of(caught.value.__traceback__)
+    assert ("check", check.__code__.co_firstlineno, first + 2) == (name, first, line)
+
+
 def test_a_very_long_traceback_has_both_ends():
     """Of a deep recursion, the frames where it begins and where it fails are sent."""
 
