@@ -303,6 +303,20 @@ def test_what_it_leaves_running_cannot_end_the_loop(caplog):
     assert "the loop goes on" in caplog.text
 
 
+def test_a_loop_that_breaks_ends_the_run():
+    """The run says why, and what had not begun has that as its cause."""
+    broken = MemoryError("broken")
+
+    async def break_loop(_):
+        asyncio.current_task()._log_destroy_pending = False
+        asyncio.get_running_loop()._run_once = Mock(side_effect=broken)
+        await asyncio.sleep(0)
+
+    results = run_parallel(break_loop, range(2), max_workers=1)
+    assert "the event loop broke (MemoryError: broken)" == results.stopped
+    assert results.failures[1].error.__cause__ is broken
+
+
 def test_each_attempt_has_its_own_copy_of_the_callers_context():
     """A coroutine sees the caller's context variables; what it sets, no other sees."""
     variable = contextvars.ContextVar("variable", default="none")
@@ -756,7 +770,8 @@ def test_a_thread_that_a_coroutine_started_is_not_waited_for(caplog, monkeypatch
 @given_time
 def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog, scale):
     """If a coroutine blocks the loop, those that wait on it fail with its name; those that had not begun run on a new loop."""
-    release, begun, blocked, names = threading.Event(), asyncio.Event(), asyncio.Event(), {}
+    release, names = threading.Event(), {}
+    begun, blocked, together = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def maybe(item):
         names[item] = threading.current_thread().name
@@ -767,6 +782,10 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog, scale
             await begun.wait()
             blocked.set()  # which the other hears of at the loop's next turn
             release.wait(30)
+        else:
+            if len(names) == 4:
+                together.set()
+            await together.wait()
         return item
 
     items = ["block", "wait", "late", "later"]

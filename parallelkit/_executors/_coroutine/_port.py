@@ -290,6 +290,6 @@ class CoroutinePort(Port):
         self._threads.wake()
 
     def fail(self, error: BaseException) -> None:
-        broken = ParallelKitError(f"the event loop broke: {error!r}")
+        broken = ParallelKitError("the event loop broke")
         broken.__cause__ = error
         self._threads.fail(broken)
