@@ -1249,6 +1249,33 @@ def test_the_report_is_told_who_blocked_the_loop(monkeypatch):
     assert -1 == run_parallel(double, range(4))._ledger.facts.longest_step_of
 
 
+def test_what_blocks_the_loop_now_is_told_apart_from_what_waits_there(monkeypatch):
+    """Each has its own stack, which shows the plain function that blocks, and the block counts although it goes on."""
+    clock, release, blocked = FakeClock(), threading.Event(), threading.Event()
+    monkeypatch.setattr(_event_loop, "monotonic", clock)
+
+    def hold():
+        blocked.set()
+        release.wait(30)
+
+    async def block():
+        hold()
+
+    with closing(CoroutineEngine(2)) as engine:
+        port = engine.open(Job(None))
+        port.start([(0, 1, (hang, (), {}), None), (1, 1, (block, (), {}), None)])
+        assert blocked.wait(30)
+        stacks = port.stacks()
+        before = port._loop.blocked()
+        clock.advance(0.06)
+        after = port._loop.blocked()
+        release.set()
+    assert [(True, False), (False, True)] == [
+        ("in hang" in stacks[index], "in hold" in stacks[index]) for index in range(2)
+    ]
+    assert ((0.0, 0.0, -1), (0.06, 0.06, 1)) == (before, after)
+
+
 def test_the_report_is_told_of_each_loop():
     """A run that had to leave a blocked loop behind counts the blocks of all its loops, and names the longest."""
     engine = CoroutineEngine(1)
