@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parallelkit._cancelled import TaskCancelled
     from parallelkit._checkpoint import Checkpoint
     from parallelkit._died import WorkerDied
     from parallelkit._errors import (
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
         ParallelKitError,
         RemoteError,
         RunInterrupted,
-        TaskCancelled,
         TaskExited,
         TaskFailures,
         TaskTimeout,
@@ -66,6 +66,7 @@ __all__ = [
 # The module that defines each public name. It is imported when one of its names is first used (PEP 562),
 # so that a program does not pay for what it does not use.
 _HOMES = {
+    "_cancelled": ["TaskCancelled"],
     "_checkpoint": ["Checkpoint"],
     "_died": ["WorkerDied"],
     "_errors": [
@@ -73,7 +74,6 @@ _HOMES = {
         "ParallelKitError",
         "RemoteError",
         "RunInterrupted",
-        "TaskCancelled",
         "TaskExited",
         "TaskFailures",
         "TaskTimeout",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from parallelkit._cancelled import TaskCancelled
 from parallelkit._coroutine_functions import check_called
-from parallelkit._errors import InputError, ParallelKitError, TaskCancelled, TaskFailures
+from parallelkit._errors import InputError, ParallelKitError, TaskFailures
 from parallelkit._lost import counted, is_a, tally
 from parallelkit._marks import UNSET
 from parallelkit._outcomes import Failure, Outcome, Success, as_raised

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import linecache
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -10,7 +9,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 from parallelkit._error_text import format_error
-from parallelkit._errors import TaskCancelled
 from parallelkit._raised import add_note, describe_error, give_traceback, tolerated, traceback_of
 
 if TYPE_CHECKING:
@@ -122,6 +120,8 @@ def raised(lost: Lost) -> Exception:
 
 def is_of_stop(error: BaseException) -> bool:
     """Whether the stop of this run made the error; a TaskCancelled that a task raised is of a run within it."""
+    from parallelkit._cancelled import TaskCancelled
+
     return type(error) is TaskCancelled and traceback_of(error) is None
 
 
@@ -130,6 +130,8 @@ def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None
 
     ``last``: its last attempt, if any. ``cause``: the error that stopped the run, if any; for tasks that never began.
     """
+    from parallelkit._cancelled import TaskCancelled
+
     error = TaskCancelled(f"{STOPPED}{reason}")
     if last is None:
         error.__cause__ = cause
@@ -144,6 +146,8 @@ def cancelled(reason: str | None, last: Lost | None, cause: BaseException | None
 @lru_cache(8)
 def _text_of_stop(message: str) -> str:
     """The traceback of a task that never began: the same for all, and to format it for each would take ten times as long."""
+    from parallelkit._cancelled import TaskCancelled
+
     return as_text(TaskCancelled(message), None)
 
 
@@ -180,6 +184,8 @@ def with_source(text: str) -> str:
 
 
 def _shown(frame: re.Match[str]) -> str:
+    import linecache
+
     line = linecache.getline(frame["path"], int(frame["number"])).strip()
     return f"{frame[0]}{frame['indent']}  {line}\n" if line else frame[0]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
 
@@ -18,6 +17,8 @@ from parallelkit._progress import check_progress
 from parallelkit._tasks import Task, check_args, check_kwargs
 
 if TYPE_CHECKING:  # what a run without them does not load
+    from concurrent.futures import Executor
+
     from parallelkit._checkpoint import Checkpoint
     from parallelkit._events import Event
     from parallelkit._outcomes import Outcome
@@ -202,6 +203,10 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...], others: str =
 
 
 def _check_executor(executor: Any) -> None:
+    if isinstance(executor, str) and executor in EXECUTORS:
+        return
+    from concurrent.futures import Executor
+
     hint = ""
     if executor in ("async", "asyncio", "coroutines"):
         hint = "executor='threads' runs coroutine functions, too"

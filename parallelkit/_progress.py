@@ -7,7 +7,6 @@ from typing import Any
 
 from parallelkit._interrupt import hold_interrupt
 from parallelkit._keywords import did_you_mean
-from parallelkit._logger import logger
 from parallelkit._raised import is_of_signal
 
 
@@ -87,6 +86,8 @@ class Bar(Silent):
             if is_of_signal(error):
                 raise
             self._broken = True
+            from parallelkit._logger import logger
+
             logger.warning("the progress bar failed and is switched off; the run goes on", exc_info=True)
 
 

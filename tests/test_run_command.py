@@ -26,6 +26,7 @@ import pytest
 from patience import wait_until
 
 from parallelkit import Results, Retry, iter_parallel, run_parallel
+from parallelkit._cancelled import TaskCancelled
 from parallelkit._cli import main
 from parallelkit._command import UsageError, _lines, _run, _sink, _stream_ledger
 from parallelkit._command._arguments import at_least, expression, failures, rate, seconds
@@ -34,7 +35,6 @@ from parallelkit._command._sink import Sink, as_json, signals_heard
 from parallelkit._command._stream_ledger import StreamLedger
 from parallelkit._command._tally import Tally
 from parallelkit._command._target import find_function
-from parallelkit._errors import TaskCancelled
 from parallelkit._facts import Facts
 from parallelkit._outcomes import Failure, Success
 from parallelkit.testing import FakeClock, inline_runs

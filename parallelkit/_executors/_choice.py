@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from parallelkit._executors._contract import Engine, OwnExecutor
@@ -12,14 +13,15 @@ from parallelkit._world import the_world
 
 def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
     """The engine for the option ``executor``, and whether the run must close it."""
-    if executor == "threads":
-        from parallelkit._executors._coroutines import CoroutineEngine
-
-        return CoroutineEngine(max_workers or default_threads()), True
     if executor == "processes":
         from parallelkit._executors._processes import ProcessEngine
 
         return ProcessEngine(max_workers or default_processes()), True
+    _load_ahead()
+    if executor == "threads":
+        from parallelkit._executors._coroutines import CoroutineEngine
+
+        return CoroutineEngine(max_workers or default_threads()), True
     if executor == "inline":
         from parallelkit._executors._inline import InlineEngine
 
@@ -38,6 +40,12 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
     from parallelkit._executors._foreign import ForeignEngine
 
     return ForeignEngine(executor, max_workers), True
+
+
+def _load_ahead() -> None:
+    """Load now what outcomes are made of: tasks in this process may use up its descriptors, without which nothing is loaded."""
+    for name in ("traceback", "parallelkit._cancelled", "parallelkit._logger", "parallelkit._outcomes"):
+        import_module(name)
 
 
 def timeout_of(executor: Any) -> float | None:

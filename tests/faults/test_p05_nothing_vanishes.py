@@ -1,5 +1,7 @@
 """Promise 5: nothing vanishes. Every task has exactly one outcome, under its key, and the error is the user's own."""
 
+import subprocess
+import sys
 import traceback
 from functools import partial
 
@@ -234,6 +236,34 @@ def test_what_cannot_travel_is_named():
     assert isinstance(failure.error, (RemoteError, broken.NoReduce))
     assert "sticks" in str(failure.error)
     assert "in raise_no_reduce" in failure.traceback
+
+
+LEAKING = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+sys.path[:0] = {path!r}
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+from parallelkit import run_parallel
+kept = []
+def leak(number):
+    kept.append(open("/dev/null"))
+results = run_parallel(leak, range(100), executor={executor})
+failure = results.failures[99]
+print(len(results.failures) > 40, repr(failure.error)[:11], "in leak" in failure.traceback)
+try:
+    results.values()
+except Exception as error:
+    print(type(error).__name__, len(error.exceptions) == len(results.failures))
+"""
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("executor", ["'threads'", "'inline'", "ThreadPoolExecutor(2)"])
+def test_failures_can_be_looked_at_where_the_tasks_have_used_up_all_descriptors(executor):
+    """Tasks that leak files fail with that error, and then the program can load no module any more."""
+    command = [sys.executable, "-c", LEAKING.format(path=sys.path, executor=executor)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ("True OSError(24, True\nTaskFailures True\n", "") == (done.stdout, done.stderr)
 
 
 @BOTH

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from itertools import takewhile
-from traceback import FrameSummary, format_list
 
 STACK_PATIENCE = 0.015
 """Seconds that a worker is given to write down its stack."""
@@ -18,6 +17,8 @@ def as_stack(words: str) -> str | None:
 
     None if no frame is the task's.
     """
+    from traceback import FrameSummary, format_list
+
     lines = words.splitlines()
     frames = [
         FrameSummary(path, int(line), name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextvars import ContextVar
 from types import FunctionType, MethodType
 from typing import Any, TypeAlias
@@ -66,6 +65,8 @@ def advice(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> st
 
 
 def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
+    from concurrent.futures import Future
+
     why = describe_error(cause)
     if isinstance(culprit, (type, FunctionType)):
         otherwise = "have it at the top level of a module, which workers import"

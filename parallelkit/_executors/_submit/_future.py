@@ -10,7 +10,7 @@ from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from copy import copy
 from typing import Any, Protocol, TypeVar
 
-from parallelkit._errors import TaskCancelled
+from parallelkit._cancelled import TaskCancelled
 from parallelkit._executors._contract import Call
 from parallelkit._logger import logger
 from parallelkit._system import monotonic
