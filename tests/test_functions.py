@@ -55,6 +55,10 @@ def counts_down(amount):
     return 0 if amount == 0 else 1 + counts_down(amount - 1)
 
 
+def is_annotated(amount: int | None, rest: list[str | bytes] = [], *more: "later") -> tuple[int, ...] | type[None]:
+    return amount if rest is not ... else 1j
+
+
 def yields(amount):
     return [*(one for one in [amount])]
 
@@ -81,7 +85,7 @@ def enclosing():
 
 
 even, times, unset = enclosing()
-FUNCTIONS = [plain, with_default, uses_a_submodule, uses_a_module_of_a_package, uses_modules_within_modules, has_code_in_its_code, counts_down, yields, even, times, lambda x: x + RATE]
+FUNCTIONS = [plain, with_default, uses_a_submodule, uses_a_module_of_a_package, uses_modules_within_modules, has_code_in_its_code, counts_down, is_annotated, yields, even, times, lambda x: x + RATE]
 '''
 
 SCRIPT = (
@@ -98,7 +102,7 @@ def loaded(amount):
 
 expected = [fn(4) for fn in FUNCTIONS]
 times = enclosing()[1]
-FUNCTIONS[9] = times
+FUNCTIONS[10] = times
 for _ in range(2):  # the workers of the first run are forked by a process that has loaded more
     found = run_parallel(dict(enumerate([*FUNCTIONS, loaded])), args=(4,), executor="processes", max_workers=1).values()
     assert found == [*expected, False], (found, expected)
@@ -141,9 +145,9 @@ def test_what_is_pickled_of_a_function_is_what_cloudpickle_takes(name, monkeypat
     assert (theirs[1][:2], theirs[2]) == (ours[1][:2], ours[2])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted({*NAMES} - {"is_annotated"}))
 def test_a_function_has_the_same_pickle_with_and_without_cloudpickle(name):
-    """Workers know a function by its pickle, which may come to need cloudpickle, or need it no more."""
+    """Workers know a function by its pickle. Only for types in annotations, cloudpickle has a way of its own."""
     fn = functions()[name]
     assert dump(by_value_pickler(), fn, None) == pack_function(fn, BytesIO())
 
@@ -154,8 +158,8 @@ MORE = {
     "a method": "import random\nthing = random.random",
     "a metaclass that may have code of its own": "from enum import Enum\nclass thing(Enum):\n ONE = 1\nthing.__module__ = 'enum'",
     "a module that is nowhere": "import types\nthing = types.ModuleType('nowhere')",
-    "a type without a place": "thing = type(None)",
-    "a function that is not where it says": "def thing(): pass\nthing.__module__ = 'os'\nthing = [thing, type(iter([]))]",
+    "a type without a place": "thing = type(iter([]))",
+    "a function that is not where it says": "import random\ndef thing(): pass\nthing.__module__ = 'os'\nthing = [thing, random.random]",
 }
 
 

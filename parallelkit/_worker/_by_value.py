@@ -65,7 +65,7 @@ class _Functions(Pickler):
             return NotImplemented if obj in MAKERS or is_importable(obj) else reduce_function(self, obj)
         if kind in _REDUCERS:
             return _REDUCERS[kind](obj)
-        if kind in _NAMED and is_importable(obj):
+        if kind in _PLAIN or obj is types.NoneType or (kind in _NAMED and is_importable(obj)):
             return NotImplemented
         raise MoreError
 
@@ -154,6 +154,7 @@ def reduce_module(module: types.ModuleType) -> Any:
 
 
 _NAMED = frozenset([types.BuiltinFunctionType, type, ABCMeta])
+_PLAIN = frozenset([complex, types.EllipsisType, types.GenericAlias, types.UnionType])
 _REDUCERS: dict[type, Any] = {
     types.CodeType: reduce_code,
     types.CellType: reduce_cell,

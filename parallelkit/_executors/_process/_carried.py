@@ -169,7 +169,7 @@ def _packed(fn: Callable[..., Any], editions: Editions) -> bytes | None:
     try:
         try:
             blob = pack_function(fn, _Small())
-        except MoreError:
+        except (MoreError, RecursionError):
             blob = dump(by_value_pickler(), fn, apart, editions, _Small())
         if not apart.buffers and len(blob) <= SMALL:
             refuse_packed(blob)
