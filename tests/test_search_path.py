@@ -231,6 +231,15 @@ def test_a_path_that_cannot_be_gone_through_is_no_hindrance(monkeypatch):
     assert [1] == run_parallel(abs, [-1], executor="processes", max_workers=1).values()
 
 
+@pytest.mark.parametrize("part", [{}, {"root": None}, {"Logger": type("Logger", (), {})}])
+def test_logging_that_is_just_being_loaded_is_no_hindrance(part, monkeypatch):
+    """Another thread may be loading it as a worker is told the levels."""
+    logging = types.ModuleType("logging")
+    vars(logging).update(part)
+    monkeypatch.setitem(sys.modules, "logging", logging)
+    assert _setup.setup_frame(1, initializer=False)
+
+
 HOOK = """
 import importlib.util, sys
 class Finder:

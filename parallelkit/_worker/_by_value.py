@@ -80,8 +80,9 @@ def pack_function(function: object, file: BytesIO) -> bytes:
 
 def _are_any_sent() -> bool:
     """Whether the program has registered modules with cloudpickle to be sent by value."""
-    cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
-    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+    # Another thread may be loading it just now; then nothing is registered yet.
+    registry = getattr(sys.modules.get("cloudpickle.cloudpickle"), "list_registry_pickle_by_value", None)
+    return registry is not None and bool(registry())
 
 
 def is_importable(obj: Any) -> bool:

@@ -104,15 +104,13 @@ def _needs_site() -> bool:
 
 
 def _log_levels() -> tuple[dict[str, int], int]:
-    logging = sys.modules.get("logging")
-    if logging is None:
+    # Another thread may be loading it just now; then nobody has set a level yet.
+    manager = getattr(getattr(sys.modules.get("logging"), "Logger", None), "manager", None)
+    if manager is None:
         return {}, 0
-    root = logging.root
-    loggers = {
-        name: logger for name, logger in list(root.manager.loggerDict.items()) if hasattr(logger, "level")
-    }
+    loggers = {name: logger for name, logger in list(manager.loggerDict.items()) if hasattr(logger, "level")}
     levels = {name: logger.level for name, logger in loggers.items() if logger.level}
-    return {"": root.level, **levels}, root.manager.disable
+    return {"": manager.root.level, **levels}, manager.disable
 
 
 def _warning_filters() -> list[tuple[Any, ...]] | None:
