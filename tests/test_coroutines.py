@@ -1252,6 +1252,7 @@ def test_the_report_is_told_who_blocked_the_loop(monkeypatch):
 def test_what_blocks_the_loop_now_is_told_apart_from_what_waits_there(monkeypatch):
     """Each has its own stack, which shows the plain function that blocks, and the block counts although it goes on."""
     clock, release, blocked = FakeClock(), threading.Event(), threading.Event()
+    clock.advance(1.0)
     monkeypatch.setattr(_event_loop, "monotonic", clock)
 
     def hold():
@@ -1267,13 +1268,13 @@ def test_what_blocks_the_loop_now_is_told_apart_from_what_waits_there(monkeypatc
         assert blocked.wait(30)
         stacks = port.stacks()
         before = port._loop.blocked()
-        clock.advance(0.06)
+        clock.advance(0.0625)
         after = port._loop.blocked()
         release.set()
     assert [(True, False), (False, True)] == [
         ("in hang" in stacks[index], "in hold" in stacks[index]) for index in range(2)
     ]
-    assert ((0.0, 0.0, -1), (0.06, 0.06, 1)) == (before, after)
+    assert ((0.0, 0.0, -1), (0.0625, 0.0625, 1)) == (before, after)
 
 
 def test_the_report_is_told_of_each_loop():

@@ -283,6 +283,23 @@ def test_a_timeout_in_a_thread_pool_counts_from_the_start(monkeypatch):
         go.set()
 
 
+def test_a_run_on_a_pool_waits_without_looking_again_and_again(monkeypatch):
+    """Not even after it was woken once."""
+    looks = []
+    port = ForeignEngine(Pool(), None).open(Job(abs))
+    collect = port._collect
+    monkeypatch.setattr(port, "_collect", lambda: looks.append(True) or collect())
+    port.start([(0, 1, -1, None)])
+    port.wake()
+    last = monotonic() + 10
+    assert [] == port.wait(last)
+    assert monotonic() < last
+    until = monotonic() + 0.02
+    assert [] == port.wait(until)
+    assert monotonic() >= until
+    assert len(looks) <= 4
+
+
 def test_the_next_look_for_overdue_calls_is_when_one_may_be():
     """A call that began late is not looked at before: the run would look all the time, and use a processor."""
     ticket = (0, 1, None, 5.0)
