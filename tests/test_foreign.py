@@ -10,13 +10,14 @@ from concurrent.futures.thread import BrokenThreadPool
 from contextlib import contextmanager
 from multiprocessing import get_context
 from time import monotonic
+from unittest.mock import Mock
 
 import pytest
 import remote_tasks as far
 
 from parallelkit import RateLimit, Retry, TaskCancelled, TaskTimeout, WorkerDied, run_parallel
 from parallelkit._executors import _foreign, _foreign_calls
-from parallelkit._executors._contract import Ended, Job
+from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._foreign import ForeignEngine, due_at
 from parallelkit.testing import FakeClock
 
@@ -40,6 +41,15 @@ class Pool(Executor):
             future, fn, args, kwargs = self.calls.pop(0)
             if future.set_running_or_notify_cancel():
                 future.set_result(fn(*args, **kwargs))
+
+
+class Beginning(ThreadPoolExecutor):
+    """A pool of threads that is just beginning with each call: it can no longer be cancelled, and has not run yet."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        future.set_running_or_notify_cancel()
+        return future
 
 
 class Refusing(Pool):
@@ -261,6 +271,58 @@ def test_what_has_not_begun_in_a_busy_pool_when_the_run_is_stopped_never_started
     assert [] == heard
 
 
+def test_a_call_that_is_just_beginning_is_neither_given_back_nor_overdue(monkeypatch):
+    """It would be made twice, or have no time: it counts as begun when it can no longer be withdrawn."""
+    clock = FakeClock()
+    monkeypatch.setattr(_foreign, "monotonic", clock)
+    port = ForeignEngine(Beginning(1), None).open(Job(abs))
+    port.start([(0, 1, -1, 5.0)])
+    assert [] == port.give_back()
+    clock.jump(5.0)
+    assert [] == port.wait(5.0)
+    clock.jump(10.0)
+    (over,) = port.wait(10.0)
+    assert (TaskTimeout, 5.0) == (type(over.error), over.started)
+
+
+def test_what_is_in_a_pool_as_the_port_closes():
+    """What has ended keeps its value, what runs is known to be cut off, and what has not begun is withdrawn."""
+    pool = Pool()
+    port = ForeignEngine(pool, 3).open(Job(abs))
+    port.start([(0, 1, -5, None)])
+    pool.run()
+    port.start([(1, 1, -6, None), (2, 1, -7, None)])
+    running, waiting = (call[0] for call in pool.calls)
+    running.set_running_or_notify_cancel()
+    port.close()
+    port.close()
+    assert [(5,)] == [block.values for block in port.wait(monotonic())]
+    assert ([1], True) == ([index for index, *_ in port.late], waiting.cancelled())
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"), [(BrokenProcessPool("gone"), [1]), (RuntimeError("shut down"), [])]
+)
+def test_what_is_in_a_pool_that_takes_no_more_calls(error, lost, monkeypatch):
+    """What has ended keeps its value. The rest is lost, and reported once, if the pool broke; in one that was shut down, it goes on."""
+    pool = Pool()
+    port = ForeignEngine(pool, 3).open(Job(abs))
+    port.start([(0, 1, -5, None)])
+    pool.run()
+    port.start([(1, 1, -6, None)])
+    monkeypatch.setattr(pool, "submit", Mock(side_effect=error))
+    port.start([(2, 1, -7, None)])
+    events = port.wait(monotonic())
+    ended = [event for event in events if isinstance(event, Ended)]
+    assert [(5,)] == [event.values for event in events if isinstance(event, Block)]
+    assert [(index, WorkerDied, error) for index in lost] == [
+        (event.index, type(event.error), event.error.__cause__) for event in ended
+    ]
+    assert port.failure is error
+    pool.run()
+    assert bool(lost) == (port.wait(monotonic()) == [])
+
+
 def test_a_timeout_in_a_thread_pool_counts_from_the_start(monkeypatch):
     """A call that waited in a pool of threads has its whole timeout once it begins; one that has not begun by then is withdrawn."""
     clock = FakeClock()
@@ -270,6 +332,7 @@ def test_a_timeout_in_a_thread_pool_counts_from_the_start(monkeypatch):
     with busy_pool(1) as (pool, release):
         port = ForeignEngine(pool, 2).open(Job(lambda _: begun.set() or go.wait(30)))
         port.start([(0, 1, None, 5.0), (1, 1, None, 5.0)])
+        assert [] == port.wait(0.0)
         clock.jump(4.0)
         release.set()
         assert begun.wait(30)
@@ -280,6 +343,7 @@ def test_a_timeout_in_a_thread_pool_counts_from_the_start(monkeypatch):
         clock.jump(9.0)
         (over,) = port.wait(9.0)
         assert (0, TaskTimeout, 4.0, 9.0) == (over.index, type(over.error), over.started, over.ended)
+        assert "; a ThreadPoolExecutor cannot end it" in str(over.error)
         go.set()
 
 
