@@ -485,6 +485,7 @@ def test_a_coroutine_past_its_timeout_is_cancelled():
     assert "ran longer than its timeout of 0.01 s; it was cancelled" in str(failure.error)
     assert not failure.error.abandoned
     assert isinstance(failure.error.__cause__, asyncio.CancelledError)
+    assert "slow" == failure.error.__cause__.__traceback__.tb_frame.f_code.co_name
     assert "await asyncio.sleep(LONG)" in failure.traceback
     assert ["a"] == cleaned
     assert failure.stack is None
@@ -1432,7 +1433,8 @@ def test_a_signal_handler_that_raises_as_the_loop_starts_leaves_no_thread(kind, 
 
     def start_and_signal(thread):
         start(thread)
-        signal.raise_signal(signal.SIGUSR1)
+        if "_loop_" in thread.name:
+            signal.raise_signal(signal.SIGUSR1)
 
     def give_up(number, frame):
         raise kind("told to end")
@@ -1442,7 +1444,7 @@ def test_a_signal_handler_that_raises_as_the_loop_starts_leaves_no_thread(kind, 
     before = look()
     try:
         with pytest.raises(kind, match="told to end"):
-            run_parallel(double, [1])
+            run_parallel([dict, Task(double, 1)], limits=ConcurrencyLimit(1))
     finally:
         signal.signal(signal.SIGUSR1, former)
     assert [] == leaks(before, look(), 0)

@@ -19,6 +19,7 @@ from parallelkit import RateLimit, Retry, TaskCancelled, TaskTimeout, WorkerDied
 from parallelkit._executors import _foreign, _foreign_calls
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._foreign import ForeignEngine, due_at
+from parallelkit._executors._foreign_calls import our_time
 from parallelkit.testing import FakeClock
 
 
@@ -122,6 +123,20 @@ def test_instants_of_another_host_are_put_on_our_clock(monkeypatch, ahead):
     before = monotonic()
     (block,) = events_of(far.nap, 0.01)
     assert before <= block.started[0] <= block.ended[0] - 0.01 <= monotonic()
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        ((3.0, 5.0), (3.0, 5.0)),
+        ((103.0, 105.0), (7.0, 9.0)),
+        ((-3.0, -1.0), (7.0, 9.0)),
+        ((3.0, 23.0), (1.0, 9.0)),
+    ],
+)
+def test_a_call_ran_between_its_hand_over_and_now(there, here):
+    """Instants that may be of our clock are kept; else it is taken to have ended just now, and not begun before its hand-over."""
+    assert here == our_time(*there, 1.0, 9.0)
 
 
 def test_errors_come_back_as_they_were():
