@@ -43,9 +43,14 @@ def _mark() -> tuple[str, object]:
 
 
 def check_called(name: str, fn: Any) -> None:
-    """Raise TypeError if a function that the run itself calls is asynchronous: nobody would await it."""
-    if is_coroutine_function(fn) or flags_of(fn) & CO_ASYNC_GENERATOR:
+    """Raise TypeError if what a run itself calls is asynchronous, which nobody would await, or yields, except for ``then``."""
+    flags = flags_of(fn)
+    if is_coroutine_function(fn) or flags & CO_ASYNC_GENERATOR:
         raise TypeError(f"{name} must not be defined by 'async def', since nobody would await it, got {fn!r}")
+    if flags & GENERATORS and name != "then":  # which may yield new tasks
+        raise TypeError(
+            f"{name} must not be a generator function, whose call does not run its body, got {fn!r}"
+        )
 
 
 def unwrapped(fn: Any) -> Any:

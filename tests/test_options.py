@@ -344,8 +344,8 @@ def test_how_a_run_is_called_is_said(call, arguments, options, message):
         ("initializer", lambda fn: ProcessExecutor(1, initializer=fn)),
     ],
 )
-def test_what_a_run_calls_itself_is_not_asynchronous(name, call):
-    """Coroutine functions and async generators are refused for ``key``, initializers and so on: nothing would await them."""
+def test_what_a_run_calls_itself_runs_when_it_is_called(name, call):
+    """Coroutine functions and generators are refused for ``key``, initializers and so on: no code of theirs would run."""
 
     async def later(*given):
         """Never called."""
@@ -356,6 +356,13 @@ def test_what_a_run_calls_itself_is_not_asynchronous(name, call):
     for function in (later, several):
         with pytest.raises(TypeError, match=f"{name} must not be defined by 'async def', since nobody"):
             call(function)
+
+    def one_by_one(*given):
+        yield "never called"
+
+    if name != "then":
+        with pytest.raises(TypeError, match=f"{name} must not be a generator function, whose call does not"):
+            call(one_by_one)
 
 
 def test_a_callable_may_raise_for_whatever_it_is_asked():
