@@ -20,6 +20,7 @@ from parallelkit._executors import _foreign, _foreign_calls
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._foreign import ForeignEngine, due_at
 from parallelkit._executors._foreign_calls import our_time
+from parallelkit._executors._gate import Gate
 from parallelkit.testing import FakeClock
 
 
@@ -377,6 +378,24 @@ def test_a_run_on_a_pool_waits_without_looking_again_and_again(monkeypatch):
     assert [] == port.wait(until)
     assert monotonic() >= until
     assert len(looks) <= 4
+
+
+@pytest.mark.parametrize(("happens", "values"), [("run", [(5,)]), ("wake", [])])
+def test_what_happens_as_the_run_is_about_to_block_is_not_slept_through(happens, values):
+    """A call that ends after the run has looked, or a wake-up, finds nobody at the gate yet."""
+
+    class Late(Gate):
+        def wait(self, ready, timeout=None):
+            pool.run() if happens == "run" else port.wake()
+            return super().wait(ready, timeout)
+
+    pool = Pool()
+    port = ForeignEngine(pool, None).open(Job(abs))
+    port.start([(0, 1, -5, None)])
+    port._gate = Late()
+    last = monotonic() + 10
+    assert values == [block.values for block in port.wait(last)]
+    assert monotonic() < last
 
 
 def test_the_next_look_for_overdue_calls_is_when_one_may_be():
