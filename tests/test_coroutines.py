@@ -803,6 +803,15 @@ def test_a_coroutine_that_blocks_its_loop_is_named_and_left_behind(caplog, scale
     assert "release.wait(30)" in caplog.text
 
 
+def test_a_blocked_loop_cannot_keep_the_interpreter_from_exiting():
+    """Its thread is a daemon, as those are that run plain functions."""
+
+    async def look():
+        return threading.current_thread().daemon
+
+    assert [True] == run_parallel([look]).values()
+
+
 def test_what_a_blocked_loop_has_not_begun_moves_to_the_new_one():
     """It begins there once, in the same order, and has as many slots as before."""
     release, together, begun = threading.Event(), asyncio.Event(), []
