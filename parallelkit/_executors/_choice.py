@@ -11,13 +11,17 @@ from parallelkit._executors._width import outer_width, usable_cpus
 from parallelkit._world import the_world
 
 
-def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
-    """The engine for the option ``executor``, and whether the run must close it."""
+def open_engine(executor: Any, max_workers: int | None, *, alone: bool) -> tuple[Engine, bool]:
+    """The engine for the option ``executor``, and whether the run must close it.
+
+    ``alone``: the run calls nothing of the program's in this process, unless its tasks run here.
+    """
+    if not (alone and executor == "processes"):
+        _load_ahead()
     if executor == "processes":
         from parallelkit._executors._processes import ProcessEngine
 
         return ProcessEngine(max_workers or default_processes()), True
-    _load_ahead()
     if executor == "threads":
         from parallelkit._executors._coroutines import CoroutineEngine
 
@@ -43,7 +47,7 @@ def open_engine(executor: Any, max_workers: int | None) -> tuple[Engine, bool]:
 
 
 def _load_ahead() -> None:
-    """Load now what outcomes are made of: tasks in this process may use up its descriptors, without which nothing is loaded."""
+    """Load now what outcomes are made of: the program may use up this process's descriptors, without which nothing is loaded."""
     for name in ("traceback", "parallelkit._cancelled", "parallelkit._logger", "parallelkit._outcomes"):
         import_module(name)
 

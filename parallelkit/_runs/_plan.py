@@ -86,9 +86,11 @@ class Plan:
             )
         return plan
 
-    def engine(self) -> tuple[Engine, bool]:
-        """The executor, and whether it is the run's own to close."""
-        return open_engine(self.options.executor, self.options.max_workers)
+    def engine(self, *, stream: bool = False) -> tuple[Engine, bool]:
+        """The executor, and whether it is the run's own to close. ``stream``: the caller gets outcomes before the run is over."""
+        options = self.options
+        alone = self.intake.at_hand and not stream and options.then is None and options.on_event is None
+        return open_engine(options.executor, options.max_workers, alone=alone)
 
     def facts(self, engine: Engine) -> Facts:
         """What is known about the run at its start."""

@@ -66,7 +66,7 @@ class Streamed:
         """The generator of all outcomes. Executor and journal are checked now, not at the first ``next()``."""
         with hold_interrupt() as guard:
             self._plan.journal.check(guard)
-        return closed_at_exit(self._recorded(self._stream(*self._plan.engine())))
+        return closed_at_exit(self._recorded(self._stream(*self._plan.engine(stream=True))))
 
     def _recorded(
         self, stream: Generator[Outcome[Any, Any], None, None]

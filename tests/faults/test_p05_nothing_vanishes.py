@@ -266,6 +266,46 @@ def test_failures_can_be_looked_at_where_the_tasks_have_used_up_all_descriptors(
     assert ("True OSError(24, True\nTaskFailures True\n", "") == (done.stdout, done.stderr)
 
 
+LEAKING_HERE = """
+import resource, sys
+sys.path[:0] = {path!r}
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+from parallelkit import iter_parallel, run_parallel
+kept = []
+def leak(*_):
+    try:
+        while True:
+            kept.append(open("/dev/null"))
+    except OSError:
+        pass
+def numbers():
+    yield from [1] * 9
+    leak()
+    yield from [0] * 9
+def invert(number):
+    return 1 / number
+options = dict(executor="processes", max_workers=2, max_failures=1, buffersize=2)
+{run}
+print(*{{type(outcome.error).__name__ for outcome in outcomes if outcome.error}} - {{"TaskCancelled"}})
+"""
+
+
+@pytest.mark.all
+@pytest.mark.parametrize(
+    "run",
+    [
+        "outcomes = run_parallel(invert, numbers(), **options).outcomes.values()",
+        "outcomes = run_parallel(invert, [1, 0, 0, 0, 0, 0, 0], then=leak, **options).outcomes.values()",
+        "outcomes = [(outcome, leak())[0] for outcome in iter_parallel(invert, [1, 1, 1, 0, 0, 0], **options)]",
+    ],
+)
+def test_a_run_can_end_where_the_program_has_used_up_all_descriptors_meanwhile(run):
+    """An input, ``then`` or the loop over a stream that leaks files hides no outcome of tasks in processes."""
+    command = [sys.executable, "-c", LEAKING_HERE.format(path=sys.path, run=run)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ("ZeroDivisionError\n", "") == (done.stdout, done.stderr)
+
+
 @BOTH
 def test_all_failures_are_raised_together(executor):
     """``values()`` raises all failures in one group, which works with ``except*`` and has the results."""
