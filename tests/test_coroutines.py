@@ -812,6 +812,15 @@ def test_a_blocked_loop_cannot_keep_the_interpreter_from_exiting():
     assert [True] == run_parallel([look]).values()
 
 
+def test_a_loop_that_was_left_behind_takes_nothing_more():
+    """Once it is free, it would run what is queued for the new loop."""
+    with closing(CoroutineEngine(1)) as engine:
+        port = engine.open(Job(double))
+        port._queue.append((0, 1, 1, None))
+        assert port.take(Mock()) is None
+        assert 1 == len(port._queue)
+
+
 def test_what_a_blocked_loop_has_not_begun_moves_to_the_new_one():
     """It begins there once, in the same order, and has as many slots as before."""
     release, together, begun = threading.Event(), asyncio.Event(), []
