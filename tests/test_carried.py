@@ -70,6 +70,14 @@ def counter():
     made = []
     return lambda *_: made.append(1) or len(made)
 
+def sharing():
+    seen = []
+
+    def is_seen(item, passed):
+        return passed is seen
+
+    return is_seen, seen
+
 def keep(kept, item):
     kept.append(item)
     return len(kept)
@@ -267,8 +275,16 @@ def test_a_large_function_of_a_run_is_not_kept(executor, script):
     assert [1, 1, 1, 1] == runs(executor, script["large"])
     assert script["large"] in _carried._large
     script["base"] = reads = Reads([0] * 1000)
-    assert (script["add"], b"") == _carried.carry_for_run(script["add"])
+    assert (script["add"], b"") == _carried.carry_for_run(script["add"], bare=True)
     assert reads.times < 200
+
+
+def test_a_nested_function_of_a_run_shares_what_it_has_captured_with_the_arguments(executor, script):
+    """An object that it has captured, and that is passed to all tasks, too, is one in a worker as well: a list to append to, a sentinel."""
+    is_seen, seen = script["sharing"]()
+    assert [True] == run_parallel(is_seen, [0], args=(seen,), executor=executor).values()
+    assert [True] == run_parallel(is_seen, [0], kwargs={"passed": seen}, executor=executor).values()
+    assert [True] == run_parallel(partial(is_seen, passed=seen), [0], executor=executor).values()
 
 
 class Reads(UserList):
@@ -318,7 +334,7 @@ def test_a_chunk_of_calls_keeps_its_function(script):
 def test_the_function_of_a_run_names_an_array_that_is_a_file(script, tmp_path):
     """Workers map the file, which may be huge, and tasks may write to it; a copy would be sent with each run."""
     script["base"] = np.memmap(tmp_path / "table", "f8", "w+", shape=(4,))
-    _, packed = _carried.carry_for_run(script["add"])
+    _, packed = _carried.carry_for_run(script["add"], bare=True)
     assert b"open_memmap" in packed
     script["base"] = 10  # and so the file is closed
 

@@ -107,19 +107,21 @@ def carry(call: Call, classes: CarriedClasses, several: bool) -> Call:
     return _carried(fn, classes, several), args, kwargs
 
 
-def carry_for_run(fn: Any) -> tuple[Any, bytes]:
+def carry_for_run(fn: Any, *, bare: bool) -> tuple[Any, bytes]:
     """The function of a run, or what stands for it in the job if it is one of the script's, and its pickle then; else no bytes.
 
     A lambda or nested function may be made anew for each run, from the same bytes, and must then find its closure as it was made.
+    In that may be what it is passed, too, so it has a pickle of its own only if it is ``bare``: nothing is passed to all tasks.
     """
     if type(fn) is partial and not vars(fn):
-        inner, blob = carry_for_run(fn.func)
+        inner, blob = carry_for_run(fn.func, bare=False)
         return (partial(inner, *fn.args, **fn.keywords) if blob else fn), blob
-    packed = _packed(fn, Editions(by_file=True)) if is_of_script(fn) else None
+    name = name_of(fn)
+    is_new = "<" in name
+    packed = _packed(fn, Editions(by_file=True)) if is_of_script(fn) and (bare or not is_new) else None
     if packed is None:
         return fn, b""
-    name = name_of(fn)
-    return Carried(new_function if "<" in name else kept_function, name, packed[::-1]), packed
+    return Carried(new_function if is_new else kept_function, name, packed[::-1]), packed
 
 
 def is_of_script(fn: object) -> bool:

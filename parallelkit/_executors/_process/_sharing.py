@@ -47,10 +47,10 @@ def pack_shared(job: Job) -> bytes | File:
 
 def _pack_job(job: Job, apart: _Buffers) -> bytes:
     try:
-        fn, own = carry_for_run(job.fn)
+        bare = not (job.args or job.kwargs)
+        fn, own = carry_for_run(job.fn, bare=bare)
         # For a function of the script, plain pickle would often be tried in vain: that takes as long as the rest if the arguments are many objects.
-        bare = own and not (job.args or job.kwargs)
-        by_value = not bare and type(job.fn) is FunctionType and goes_by_value(job.fn)
+        by_value = not (own and bare) and type(job.fn) is FunctionType and goes_by_value(job.fn)
         parts = fn, _Arguments(job.args, apart), dict(job.kwargs), job.star
         blob = (pack_by_value if by_value else pack)(parts, apart, editions=Editions(by_file=True))
     except Exception as error:
