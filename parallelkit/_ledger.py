@@ -220,11 +220,10 @@ class Ledger:
 
     def sealed(self, change: Callable[[Any], Any]) -> Ledger:
         """A copy with ``change`` applied to every error: into bytes before it is pickled, and back afterwards."""
-        from copy import copy
-
         before = _being_sealed.set((*_being_sealed.get(), self))
         try:
-            made = copy(self)
+            made = Ledger()
+            vars(made).update(vars(self))
             made.failed = {index: lost.sealed(change) for index, lost in self.failed.items()}
             made.cancelled = {index: lost and lost.sealed(change) for index, lost in self.cancelled.items()}
             made.stopped_by = None if self.stopped_by is None else change(self.stopped_by)

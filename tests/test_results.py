@@ -606,6 +606,12 @@ def test_results_survive_pickling(order):
         copied["a"]
 
 
+def test_results_can_be_pickled_beside_a_module_of_the_program_that_is_named_copy(monkeypatch):
+    """A script's folder may well have a ``copy.py``, which hides Python's."""
+    monkeypatch.setitem(sys.modules, "copy", None)
+    assert [1] == pickle.loads(pickle.dumps(run_parallel(abs, [-1]))).values()
+
+
 def test_positions_survive_pickling():
     """Positions as keys survive pickling."""
     assert 6 == journey(run_parallel(invert, [3, 2], executor="inline"))[1]
