@@ -159,6 +159,7 @@ MORE = {
     "a metaclass that may have code of its own": "from enum import Enum\nclass thing(Enum):\n ONE = 1\nthing.__module__ = 'enum'",
     "a module that is nowhere": "import types\nthing = types.ModuleType('nowhere')",
     "a type without a place": "thing = type(iter([]))",
+    "a function that does not say where it is": "def thing(): pass\nthing.__module__ = None",
     "a function that is not where it says": "import random\ndef thing(): pass\nthing.__module__ = 'os'\nthing = [thing, random.random]",
 }
 
@@ -200,6 +201,14 @@ def test_a_class_inside_a_function_may_use_globals():
     """The types of its fields, say. cloudpickle forgets what the body of such a class names."""
     scope = {"__name__": "__main__", "RATE": 7}
     exec("def rate():\n class Rate:\n  now: int = RATE\n return Rate.now", scope)
+    assert 7 == unpack(pack(scope["rate"]))()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no such syntax")
+def test_a_type_in_a_class_inside_a_function_may_use_globals():
+    """What a type stands for is evaluated late, in a scope of its own, which sees the variables of the class, too."""
+    scope = {"__name__": "__main__", "RATE": 7}
+    exec("def rate():\n class Rate:\n  type now = RATE\n return Rate.now.__value__", scope)
     assert 7 == unpack(pack(scope["rate"]))()
 
 

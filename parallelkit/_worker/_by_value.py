@@ -30,12 +30,10 @@ if TYPE_CHECKING:
 
 MAKERS = frozenset([fill_function, import_module, make_cell, make_code, make_function])
 
-CO_OPTIMIZED = 1
-"""A flag of the code of functions, which the code in the body of a class has not."""
-
-OF_GLOBALS = frozenset(["LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL"])
-OF_BODIES = OF_GLOBALS | {"LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
-"""The operations that name a global; in the body of a class, those too that do so if the class has no such variable by then."""
+OF_GLOBALS = frozenset(
+    ["LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"]
+)
+"""The operations that name a global; the last two, of a class's body and of types in it, if the class has no such variable by then."""
 
 OF_CODE = (
     "argcount posonlyargcount kwonlyargcount nlocals stacksize flags code consts names varnames filename name qualname "
@@ -86,9 +84,14 @@ def _are_any_sent() -> bool:
 
 
 def is_importable(obj: Any) -> bool:
-    """Whether a function or class is found under its name at the other end, which does not have the script."""
+    """Whether a function or class is found under its name at the other end, which does not have the script.
+
+    Raises MoreError if it does not tell its module: then cloudpickle, and plain pickle too, look through all that are loaded.
+    """
     name = getattr(obj, "__module__", None)
-    if type(name) is not str or name in NAMES:
+    if type(name) is not str:
+        raise MoreError
+    if name in NAMES:
         return False
     found: Any = sys.modules.get(name)
     for part in obj.__qualname__.split("."):
@@ -172,7 +175,7 @@ def global_names(code: types.CodeType) -> Iterable[str]:
         step.argval
         for each in codes(code)
         for step in get_instructions(each)
-        if step.opname in (OF_GLOBALS if each.co_flags & CO_OPTIMIZED else OF_BODIES)
+        if step.opname in OF_GLOBALS
     )
     return tuple(dict.fromkeys(found))
 
