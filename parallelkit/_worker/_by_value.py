@@ -172,10 +172,7 @@ def global_names(code: types.CodeType) -> Iterable[str]:
     from dis import get_instructions
 
     found = (
-        step.argval
-        for each in codes(code)
-        for step in get_instructions(each)
-        if step.opname in OF_GLOBALS
+        step.argval for each in codes(code) for step in get_instructions(each) if step.opname in OF_GLOBALS
     )
     return tuple(dict.fromkeys(found))
 
