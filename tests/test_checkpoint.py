@@ -786,6 +786,11 @@ def test_a_journal_that_has_no_place_is_refused_by_its_own_name(path, monkeypatc
     (path.parent / "run.journal-run").mkdir()
     with pytest.raises(ValueError, match=r"can make files, got .+/run\.journal: Is a directory"):
         run("a", path)
+    monkeypatch.setattr(os, "getcwd", lambda: os.stat(nowhere))  # the current folder was removed
+    with pytest.raises(
+        ValueError, match=r"folder that exists, got run\.journal: the current folder was removed"
+    ):
+        run("a", "run.journal")
 
 
 @pytest.mark.parametrize("missing", [os.R_OK, os.W_OK])

@@ -881,7 +881,7 @@ def __getattr__(name):
         (["tasks:scaled", "--output", "no/where"], "--output: no/where cannot be written"),
         (["tasks:scaled", "--report", "no/where"], "--report: no/where cannot be written: there is no folder no"),
         (["tasks:scaled", "--report", ""], "--report: must be a path, got ''"),
-        (["tasks:scaled", "--report", "."], "--report: . cannot be written"),
+        (["tasks:scaled", "--report", "."], "--report: . cannot be written: it is a folder"),
         (["tasks:scaled", ""], "INPUT: must be a path, got ''"),
         (["tasks:scaled", "tasks.py", "--output", "tasks.py"], "--output: tasks.py is the input and the output"),
         (["tasks:scaled", "tasks.py", "--report", "tasks.py"], "--report: tasks.py is the input"),

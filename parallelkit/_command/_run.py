@@ -70,8 +70,11 @@ def check_together(arguments: Namespace) -> None:
             folder = os.path.dirname(path) or "."
             if not os.path.isdir(folder):
                 raise UsageError(f"argument --{name}: {path} cannot be written: there is no folder {folder}")
-            if os.path.isdir(path) or not os.access(path if os.path.exists(path) else folder, os.W_OK):
-                raise UsageError(f"argument --{name}: {path} cannot be written")
+            if os.path.isdir(path):
+                raise UsageError(f"argument --{name}: {path} cannot be written: it is a folder")
+            if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+                why = "no permission, or a read-only file system"
+                raise UsageError(f"argument --{name}: {path} cannot be written: {why}")
 
 
 def of_rows(

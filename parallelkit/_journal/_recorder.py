@@ -46,7 +46,7 @@ class Recording(Unrecorded):
         kwargs: Mapping[str, Any],
         calls: bool,
     ) -> None:
-        self._path = os.path.realpath(os.fspath(checkpoint.path))
+        self._path = _whole(os.fspath(checkpoint.path))
         self._rerun_failed = checkpoint.rerun_failed
         self._fn, self._function = fn, identity_of(fn, args, kwargs)
         self._own = None if fn is None else identity_of(fn)
@@ -234,3 +234,12 @@ def functions_of(tasks: Any) -> Iterator[tuple[str, str]]:
     pairs = tasks.items() if isinstance(tasks, Mapping) else ((task.key, task) for task in tasks)
     for key, task in pairs:
         yield key_text(key), identity_of(as_call(task)[0])
+
+
+def _whole(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"checkpoint must be in a folder that exists, got {path}: the current folder was removed"
+        ) from error
