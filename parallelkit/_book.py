@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from parallelkit._executors._contract import Block
 from parallelkit._ledger import Columns
-from parallelkit._lost import Lost, cancelled
+from parallelkit._lost import Lost, cancelled, uncounted
 
 
 class Book(Protocol):
@@ -62,5 +62,6 @@ def news_of_cancelled(
 
 def news_of_lapsed(index: int, lost: Lost, now: float) -> Failed:
     """News of a task whose next attempt will not come; the end of its last one has been reported already."""
-    never = Lost(lost.error, lost.number, None, now, None, lost.text, lost.stack)
+    never = uncounted(lost)
+    never.ended = now
     return Failed(index, never, None, True)

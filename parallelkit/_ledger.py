@@ -53,9 +53,8 @@ class Ledger:
         self.completion = completion
         self.stopped = stopped
         self.stopped_by: BaseException | None = None
-        self.settled: list[int] | None = (
-            None  # since ``take_settled`` was last called; None without a ``then``
-        )
+        self.settled: list[int] | None = None
+        """What has settled since ``take_settled`` was last called; None without a ``then``."""
 
     def __len__(self) -> int:
         return len(self.values)

@@ -53,9 +53,10 @@ class Backoff:
 
         ``elapsed`` is not used: the run checks whether the attempt could start within ``max_time``.
 
-        >>> 0 <= Backoff(3).delay_after(1, TimeoutError(), 0.0) <= 0.1
-        True
-        >>> Backoff(3).delay_after(4, TimeoutError(), 0.0) is None
+        >>> from parallelkit import Retry
+        >>> Retry(3, delay=0, on=(ConnectionError, TimeoutError)).delay_after(1, TimeoutError(), 0.0)
+        0.0
+        >>> Retry(3, on=ConnectionError).delay_after(1, ValueError(), 0.0) is None
         True
         """
         if number > self.retries or not self._matches(error):
@@ -151,7 +152,7 @@ def on_text(on: On) -> str:
 
 
 def check_on(on: Any) -> None:
-    """Raise TypeError if this says not which errors are retried."""
+    """Raise TypeError if ``on`` is neither types of errors nor a function of one."""
     kinds = on if isinstance(on, tuple) else (on,)
     if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         return

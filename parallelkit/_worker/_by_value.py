@@ -142,7 +142,7 @@ def _copied(part: Any) -> Any:
     """A copy of a text, or of a tuple of texts: otherwise the pickle would tell whether two parts are the same object."""
     if type(part) is str:
         return "".join(part)
-    return tuple([each for each in part]) if type(part) is tuple else part  # noqa: C416  # tuple(part) is the same object
+    return (*part,) if type(part) is tuple else part  # ``tuple(part)`` would be the same object
 
 
 def reduce_cell(cell: types.CellType) -> Any:
