@@ -25,7 +25,7 @@ from parallelkit import (
     iter_parallel,
     run_parallel,
 )
-from parallelkit._book import Failed
+from parallelkit._book import Failed, news_of_lapsed
 from parallelkit._events import Observer
 from parallelkit._lost import Lost
 from parallelkit.testing import FakeClock, inline_runs
@@ -438,3 +438,9 @@ def test_opentelemetry_spans_in_threads():
     assert 3 == len(children)
     assert {run.get_span_context().span_id} == {span.parent.span_id for span in children}
     provider.shutdown()
+
+
+def test_a_retry_that_is_no_longer_made_is_told_when_that_is_decided():
+    """The event of a task whose next attempt will not come has the instant of that, not of its last attempt's end."""
+    news = news_of_lapsed(0, Lost(OSError(), 2, 1.0, 3.0, "thread_0"), 9.0)
+    assert (None, 9.0, None, 2) == (news.lost.started, news.lost.ended, news.lost.worker, news.lost.number)

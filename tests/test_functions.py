@@ -152,6 +152,14 @@ def test_a_function_has_the_same_pickle_with_and_without_cloudpickle(name):
     assert dump(by_value_pickler(), fn, None) == pack_function(fn, BytesIO())
 
 
+def test_a_pickle_does_not_tell_which_texts_are_one_object():
+    """A function that was made anew from the same source is the same for workers."""
+    fn = functions()["has_code_in_its_code"]
+    before = pack_function(fn, BytesIO())
+    fn.__code__ = fn.__code__.replace(co_filename="".join([*fn.__code__.co_filename]))
+    assert before == pack_function(fn, BytesIO())
+
+
 MORE = {
     "a class": "class thing: pass",
     "an object": "import decimal\nthing = decimal.Decimal(1)",
