@@ -4,6 +4,7 @@ import gc
 from collections import UserList
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 from weakref import ref
 
 import numpy as np
@@ -364,3 +365,14 @@ def test_functions_of_many_tasks_are_packed_once_for_each_portion_of_them(script
     assert len(packed) < 100
     script["base"] = 20
     assert [*range(20, 520)] == run_parallel(tasks[:500], executor=executor).values()
+
+
+def test_an_error_shows_none_of_the_packing_within(script):
+    """What a function cannot bring is shown with the error of pickle, and not as raised while we were handling one of our own."""
+    script["base"] = Lock()
+
+    with pytest.raises(TypeError, match=r"^base, which .*add uses, cannot be sent") as caught:
+        run_parallel(script["add"], [1], executor="processes")
+
+    assert type(caught.value.__cause__) is TypeError
+    assert caught.value.__cause__.__context__ is None

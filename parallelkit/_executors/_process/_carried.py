@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from io import BytesIO
@@ -169,10 +170,10 @@ def _packed(fn: Callable[..., Any], editions: Editions) -> bytes | None:
         return None
     apart = Apart()
     try:
-        try:
+        blob = b""
+        with suppress(MoreError, RecursionError):  # which are over, and in no traceback, when cloudpickle raises
             blob = pack_function(fn, _Small())
-        except (MoreError, RecursionError):
-            blob = dump(by_value_pickler(), fn, apart, editions, _Small())
+        blob = blob or dump(by_value_pickler(), fn, apart, editions, _Small())
         if not apart.buffers and len(blob) <= SMALL:
             refuse_packed(blob)
             return blob
