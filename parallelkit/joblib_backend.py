@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from parallelkit._executors._futures import check_initializer
+from parallelkit._executors._process._reloads import Reloads
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._executors._width import outer_width, usable_cpus
 from parallelkit._joblib._batches import Batches, Sent
@@ -93,6 +94,7 @@ class Crew:
                 self._engine = ProcessEngine(width)
             else:
                 self._engine = ProcessEngine(width, set_up, (threads, initializer, initargs))
+            self._engine.reloads = Reloads()
             self._made_for = wanted
         return self._engine
 

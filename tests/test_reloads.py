@@ -9,11 +9,13 @@ from types import ModuleType
 
 import pytest
 import remote_tasks as far
+from joblib import Parallel, delayed, parallel_config
 from patience import wait_until
 
 from parallelkit import ProcessExecutor, iter_parallel, run_parallel
 from parallelkit._executors._process import _reloads
 from parallelkit._executors._process._reloads import Reloads
+from parallelkit.joblib_backend import register
 
 PATIENCE = 10.0
 
@@ -58,6 +60,21 @@ def test_the_next_run_has_the_module_as_it_is_now(edited):
         stay = set(run_parallel(module.pid, range(4), executor=executor).values())
         assert seen() == {333}
         assert 2 >= len(stay | set(run_parallel(module.pid, range(4), executor=executor).values()))
+
+
+@pytest.mark.all
+def test_so_has_the_next_parallel_of_joblib(edited):
+    """A block of ``parallel_config`` may last for a whole notebook, and its workers with it."""
+    module, edit = edited
+    register()
+    with parallel_config(backend="parallelkit", n_jobs=2):
+
+        def seen():
+            return set(Parallel()(delayed(module.version)(0) for _ in range(4)))
+
+        assert {1} == seen()
+        edit(22)
+        assert {22} == seen()
 
 
 @pytest.mark.all
