@@ -171,7 +171,7 @@ def _packed(fn: Callable[..., Any], editions: Editions) -> bytes | None:
     apart = Apart()
     try:
         blob = b""
-        with suppress(MoreError, RecursionError):  # which are over, and in no traceback, when cloudpickle raises
+        with suppress(MoreError, RecursionError):  # not the context of what cloudpickle raises
             blob = pack_function(fn, _Small())
         blob = blob or dump(by_value_pickler(), fn, apart, editions, _Small())
         if not apart.buffers and len(blob) <= SMALL:
