@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
@@ -65,15 +66,22 @@ class Backoff:
             ceiling = min(self.max_delay, self.delay * self.factor ** (number - 1)) if self.delay else 0.0
         except OverflowError:
             ceiling = self.max_delay
-        import random  # takes a millisecond
-
-        return ceiling if the_world.get().staged else random.uniform(0.0, ceiling)
+        return ceiling if the_world.get().staged else uniform(ceiling)
 
     def _matches(self, error: BaseException) -> bool:
         if not isinstance(self.on, (type, tuple)):
             return bool(self.on(error))  # type: ignore[arg-type]  # what is no Exception became a TaskExited
         raised = error.__cause__ if isinstance(error, TaskExited) else error
         return isinstance(error, self.on) or isinstance(raised, self.on)
+
+
+def uniform(most: float) -> float:
+    """A random number from 0 up to ``most``.
+
+    Not by ``random``: the program has its own use for the numbers of that, and where a task that is to be tried again has
+    used up all descriptors, it cannot be loaded.
+    """
+    return most * ((int.from_bytes(os.urandom(7)) >> 3) / 2**53)
 
 
 def is_bounded(policy: object) -> bool:

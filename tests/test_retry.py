@@ -9,7 +9,7 @@ from fakes import Done, Fail, FakeRun, Script
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from parallelkit import Retry, Task, TaskExited, TaskTimeout, WorkerDied
+from parallelkit import Retry, Task, TaskExited, TaskTimeout, WorkerDied, _policies
 from parallelkit._policies import TenacityPolicy, as_policy
 
 ERROR = OSError("down")
@@ -17,7 +17,7 @@ ERROR = OSError("down")
 
 def at_most(monkeypatch):
     """Make the jitter always choose the longest delay."""
-    monkeypatch.setattr(random, "uniform", lambda least, most: most)
+    monkeypatch.setattr(_policies, "uniform", lambda most: most)
 
 
 def delays(policy, error=ERROR, attempts=10):
@@ -96,9 +96,25 @@ def test_the_ceiling_of_the_delay_grows_by_the_factor_up_to_its_limit(monkeypatc
 def test_chance_chooses_between_nothing_and_the_ceiling(monkeypatch):
     """Delays have full jitter: they are drawn from zero on."""
     asked = []
-    monkeypatch.setattr(random, "uniform", lambda *bounds: asked.append(bounds) or 0.0)
+    monkeypatch.setattr(_policies, "uniform", lambda most: asked.append(most) or 0.0)
     delays(Retry(3, delay=1))
-    assert [(0.0, 1.0), (0.0, 2.0), (0.0, 4.0)] == asked
+    assert [1.0, 2.0, 4.0] == asked
+
+
+@pytest.mark.parametrize(
+    ("drawn", "expected"), [(b"\0" * 7, 0.0), (b"\x80" + b"\0" * 6, 4.0), (b"\xff" * 7, 8.0)]
+)
+def test_chance_is_even(drawn, expected, monkeypatch):
+    """What the system draws is scaled to the range from zero to the ceiling."""
+    monkeypatch.setattr(_policies.os, "urandom", lambda size: drawn[:size])
+    assert expected == pytest.approx(_policies.uniform(8.0))
+
+
+def test_retries_leave_the_random_numbers_of_the_program_alone():
+    """A program that has seeded ``random`` draws the same numbers, whether tasks in threads were tried again or not."""
+    before = random.getstate()
+    delays(Retry(3))
+    assert before == random.getstate()
 
 
 @given(

@@ -266,6 +266,36 @@ def test_failures_can_be_looked_at_where_the_tasks_have_used_up_all_descriptors(
     assert ("True OSError(24, True\nTaskFailures True\n", "") == (done.stdout, done.stderr)
 
 
+LEAKING_ONCE = """
+import resource, sys
+sys.path[:0] = {path!r}
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+from parallelkit import run_parallel
+kept = []
+def leak_once(number):
+    while not kept:
+        files = []
+        try:
+            while True:
+                files.append(open("/dev/null"))
+        except OSError:
+            kept.append(files)
+            raise
+    kept[0].clear()
+    return number
+outcome = run_parallel(leak_once, [7], retries=1).outcomes[0]
+print(outcome.attempts, outcome.error or outcome.value)
+"""
+
+
+@pytest.mark.all
+def test_a_task_that_has_used_up_all_descriptors_is_tried_again():
+    """Nothing has to be loaded for that."""
+    command = [sys.executable, "-c", LEAKING_ONCE.format(path=sys.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ("2 7\n", "") == (done.stdout, done.stderr)
+
+
 LEAKING_HERE = """
 import resource, sys
 sys.path[:0] = {path!r}
