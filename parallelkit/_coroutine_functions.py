@@ -1,4 +1,4 @@
-"""Recognises coroutine functions; refuses them, and generator functions, where they would not run."""
+"""Recognises coroutine functions; refuses them, generator functions and delayed ones, where they would not run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from parallelkit._raised import attribute_or_none
 CO_COROUTINE = 0x80
 CO_ASYNC_GENERATOR = 0x200
 GENERATORS = 0x20 | CO_ASYNC_GENERATOR
+
+DELAYED = "delayed.<locals>.delayed_function"
+"""The code of a function that ``delayed`` of joblib or scikit-learn has made."""
 
 
 def is_coroutine_function(fn: Any) -> bool:
@@ -62,11 +65,24 @@ def unwrapped(fn: Any) -> Any:
 
 def flags_of(fn: Any) -> int:
     """The ``co_flags`` of the code that a call runs; 0 where that is not Python's."""
+    code = code_of(fn)
+    return 0 if code is None else code.co_flags
+
+
+def code_of(fn: Any) -> CodeType | None:
+    """The code that a call runs; None where that is not Python's."""
     fn = unwrapped(fn)
     code = attribute_or_none(fn, "__code__")
     if not isinstance(code, CodeType):  # also where a proxy of a remote object has every attribute
         code = attribute_or_none(getattr(type(fn), "__call__", None), "__code__")  # noqa: B004  this is no callable()
-    return code.co_flags if isinstance(code, CodeType) else 0
+    return code if isinstance(code, CodeType) else None
+
+
+def is_delayed(fn: Any) -> bool:
+    """Whether a call only describes a call: ``delayed(fn)`` of joblib, scikit-learn or dask."""
+    code = code_of(fn)
+    by_joblib = code is not None and code.co_qualname == DELAYED
+    return by_joblib or hasattr(type(unwrapped(fn)), "__dask_graph__")
 
 
 async def awaited(made: Any) -> Any:
@@ -75,8 +91,13 @@ async def awaited(made: Any) -> Any:
 
 
 def check_function(name: str, fn: Any, executor: Any) -> None:
-    """Raise TypeError for what would not run: a generator function, or a coroutine function without an event loop."""
+    """Raise TypeError for what would not run: a generator or delayed function, or a coroutine function without an event loop."""
     flags = flags_of(fn)
+    if is_delayed(fn):
+        raise TypeError(
+            f"{name} must not be wrapped in delayed, which only notes the call and does not make it, got {fn!r}; "
+            "pass the function itself, or Task(f, x) for delayed(f)(x)"
+        )
     if flags & GENERATORS:
         way = "a function that returns list(...) of what it gives"
         if flags & CO_ASYNC_GENERATOR:

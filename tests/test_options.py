@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import queue
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -461,6 +462,18 @@ def test_the_tuples_of_joblib_are_recognised(lazy):
         (TypeError, InputError), match=r"in place of joblib's delayed\(f\)\(x\), write Task\(f, x\)"
     ):
         run_parallel(iter(calls) if lazy else calls)
+
+
+@pytest.mark.parametrize("library", ["joblib", "dask", "sklearn.utils.parallel"])
+def test_delayed_functions_are_refused(library):
+    """A function that is still wrapped in ``delayed`` is refused: its values would be mere descriptions of calls, and look like success."""
+    delayed = pytest.importorskip(library, reason="an extra").delayed
+    said = "must not be wrapped in delayed, which only notes the call .*; pass the function itself"
+    for call in (delayed(square), [1]), (partial(delayed(square), 1), [()]), ([Task(delayed(square), 1)],):
+        with pytest.raises(TypeError, match=said):
+            run_parallel(*call)
+    with pytest.raises(InputError, match=said):
+        run_parallel(delayed(square) for _ in range(2))
 
 
 @both(stream_too=False)
