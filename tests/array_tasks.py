@@ -127,3 +127,11 @@ def describe(item, *arrays, **named):
 
 def write(item, array):
     array[item] = 1.0
+
+
+def make_writable(array):
+    array.flags.writeable = True
+
+
+def write_past_numpy(array):
+    memoryview(array)[0] = 1.0

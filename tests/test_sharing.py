@@ -93,6 +93,13 @@ def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
     assert "_serve.py" not in results.failures[0].traceback
 
 
+@pytest.mark.parametrize("write", [far.make_writable, far.write_past_numpy, np.ndarray.sort])
+def test_who_writes_to_one_in_another_way_is_told_why(executor, write):
+    """However numpy or Python refuse to write to a shared array, the error has the note; first of all where the flag is to be set."""
+    results = run_parallel(lambda _, array: write(array), [0], args=(np.zeros(LONG),), executor=executor)
+    assert "so read-only: copy what you change" in results.failures[0].error.__notes__[0]
+
+
 def test_who_writes_to_an_array_of_his_own_is_not_told_of_others(executor):
     """For a read-only array of the task's own, and where it is about something else, the error has no note about shared arrays."""
     array = np.zeros(LONG)

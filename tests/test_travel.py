@@ -332,6 +332,30 @@ def test_what_does_not_survive_being_sent_by_value_belongs_in_a_module(monkeypat
         )
 
 
+class Forwarding:
+    """Asks itself for ``inner``, without end, while that is not set yet, as pickle does not call ``__init__``."""
+
+    def __init__(self):
+        self.inner = {}
+
+    def __getattr__(self, name):
+        return self.inner[name]
+
+
+def test_a_getattr_that_asks_itself_is_blamed():
+    """A RecursionError of unpickling comes from a ``__getattr__``, and would from one in a module, too; the note says what to do there."""
+    for options in {"items": [Forwarding()]}, {"items": [0], "args": (Forwarding(),)}:
+        (failure,) = run_parallel(
+            lambda *_: 0, executor="processes", max_workers=1, **options
+        ).failures.values()
+        assert isinstance(failure.error, RecursionError)
+        assert (
+            failure.error.__notes__[0]
+            .partition("; ")[2]
+            .startswith("a __getattr__ must raise AttributeError for")
+        )
+
+
 # Functions
 
 

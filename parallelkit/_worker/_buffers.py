@@ -108,6 +108,10 @@ def load_shared(mapping: mmap, own: mmap | None, spans: list[Span]) -> Any:
 
 SHARED = "large arrays in args= and kwargs= are shared by all worker processes, and so read-only: copy what you change in the task (array.copy())"
 
+REFUSING = ValueError, TypeError
+REFUSAL = "read-only", "WRITEABLE flag", "not writable"
+"""How numpy, Python and ctypes refuse to write to such an array, or to make it writable."""
+
 
 def explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Add a note to the error of a task that writes to a shared array; numpy's own text gives no reason."""
@@ -115,8 +119,8 @@ def explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def explaining(item: Any) -> Any:
         try:
             return call(item)
-        except ValueError as error:
-            if type(error) is ValueError and "read-only" in str(error):
+        except (ValueError, TypeError) as error:
+            if type(error) in REFUSING and any(part in str(error) for part in REFUSAL):
                 error.add_note(SHARED)
             raise
 

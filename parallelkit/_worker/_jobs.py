@@ -62,6 +62,12 @@ _BY_VALUE = (*_MADE, *(made[::-1] for made in _MADE))
 """What is in a pickle by value, and in a function that is part of another pickle (see ``Carried``)."""
 
 
+IN_A_MODULE = "; if it is the script's, define it in a module, which workers import"
+BY_GETATTR = (
+    "; a __getattr__ must raise AttributeError for an attribute that it reads itself, which is not there yet"
+)
+
+
 def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
     """Add a note to an error of unpickling, which does not tell by itself that the function was not called."""
 
@@ -76,7 +82,8 @@ def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
                 for mark in _BY_VALUE
             )
             of_script = by_value or "<module '__main__'>" in describe_error(error)
-            cure = "; if it is the script's, define it in a module, which workers import" if of_script else ""
+            cure = IN_A_MODULE if of_script else ""
+            cure = BY_GETATTR if isinstance(error, RecursionError) else cure
             add_note(error, f"this was raised when a worker process unpickled {what}{cure}")
             raise
 
