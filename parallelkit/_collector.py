@@ -13,6 +13,7 @@ from functools import partial
 from operator import methodcaller
 from threading import RLock, Thread
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 T = TypeVar("T")
 
@@ -112,6 +113,11 @@ def do_freely(work: Callable[[], object]) -> None:
         _Closing(target=work, name="parallelkit_closing", daemon=True).start()
     else:
         work()
+
+
+def living(registry: WeakValueDictionary[int, T]) -> list[T]:
+    """What a registry still has, read at once: other threads may add to it meanwhile, at which an iteration would fail."""
+    return [one for reference in registry.valuerefs() if (one := reference()) is not None]
 
 
 def wait_apart() -> None:

@@ -41,6 +41,7 @@ from parallelkit import (
 )
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._submit import _exit
 from parallelkit._executors._submit._future import PoolFuture, cancel_waiting
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._thread._worker import ThreadWorker
@@ -968,6 +969,40 @@ def submit_and_leave(make, folder):
     executor.submit(time.sleep, 0.1)
     for number in range(3):
         executor.submit(os.mkdir, folder / str(number))
+
+
+class Noting:
+    """Something with work to finish, which notes what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def shut(self, cancel_futures, stop=False):
+        self.asked.append(("shut", cancel_futures, stop))
+
+    def join(self):
+        self.asked.append("join")
+
+
+def test_a_daemon_thread_may_open_an_executor_as_the_program_exits(monkeypatch):
+    """While the exit looks for executors, it may find one more at any step: it failed at that, and waited for no calls."""
+    first, others = Noting(), []
+
+    def open_another(*event):
+        others.append(Noting())
+        _exit.finish_at_exit(others[-1])
+
+    monkeypatch.setattr(_exit, "_unfinished", type(_exit._unfinished)())
+    monkeypatch.setattr(_exit, "_exiting", False)
+    _exit.finish_at_exit(first)
+    before = sys.getprofile()
+    sys.setprofile(open_another)
+    try:
+        _exit._finish_all()
+    finally:
+        sys.setprofile(before)
+    assert [("shut", False, False), "join"] == first.asked
+    assert others
 
 
 class Interrupting:

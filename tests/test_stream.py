@@ -36,8 +36,9 @@ from parallelkit._input._portion import Portion
 from parallelkit._lost import Lost, cancelled, cut_off, failure
 from parallelkit._marks import UNSET
 from parallelkit._rebuilt import ledger_of
+from parallelkit._runs import _stream
 from parallelkit._runs._queues import OutcomeQueue, QueuedSource
-from parallelkit._runs._stream import _close_all
+from parallelkit._runs._stream import closed_at_exit
 from parallelkit.testing import inline_runs
 
 in_both = pytest.mark.parametrize("executor", ["threads", "inline"])
@@ -597,7 +598,7 @@ def test_an_input_that_refuses_to_close_at_exit_keeps_no_other_stream_open():
     for stream in streams:
         next(stream)
     with pytest.raises(InputError, match="closing the input raised LookupError"):
-        _close_all()
+        _stream._close_all()
     assert [True] * 3 == closed
 
 
@@ -900,6 +901,31 @@ def test_a_stream_that_the_collector_closes_in_the_runs_own_thread_ends(monkeypa
         gc.enable()
     assert not threads[0].is_alive()
     assert [] == complaints
+
+
+def test_a_daemon_thread_may_open_a_stream_as_the_program_exits(monkeypatch):
+    """While the exit looks for open streams, it may find one more at any step: it failed at that, and closed none."""
+    streams, closed = [], []
+
+    def open_another(*event):
+        streams.append(closed_at_exit(item for item in ()))
+
+    def stream():
+        try:
+            yield
+        finally:
+            closed.append(True)
+
+    monkeypatch.setattr(_stream, "_open", type(_stream._open)())
+    first, before = closed_at_exit(stream()), sys.getprofile()
+    next(first)
+    sys.setprofile(open_another)
+    try:
+        _stream._close_all()
+    finally:
+        sys.setprofile(before)
+    assert [True] == closed
+    assert streams
 
 
 def test_streams_nest():

@@ -16,9 +16,9 @@ from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
-from parallelkit._collector import wait_apart
+from parallelkit._collector import living, wait_apart
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._input._intake import PORTION, Intake
 from parallelkit._input._portion import Portion
@@ -214,19 +214,19 @@ class HeldSource(DirectSource):
         return DirectSource._room(self, self.intake.read_so_far - self.queue.input_yielded)
 
 
-_open: WeakSet[Generator[Any, None, None]] = WeakSet()
+_open: WeakValueDictionary[int, Generator[Any, None, None]] = WeakValueDictionary()  # by their ``id``
 
 
 def closed_at_exit(stream: Generator[T, None, None]) -> Generator[T, None, None]:
     """Return the stream; at exit, close it if it is still open, while the threads that this needs still run."""
-    _open.add(stream)
+    _open[id(stream)] = stream
     return stream
 
 
 def _close_all() -> None:
     with ExitStack() as rest:  # closes the others even if one raises, as its input may
         rest.callback(wait_apart)  # for streams that the garbage collector is closing
-        for stream in list(_open):
+        for stream in living(_open):
             rest.callback(_close_idle, stream)
 
 

@@ -6,9 +6,9 @@ import atexit
 import os
 import sys
 from typing import Protocol
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
-from parallelkit._collector import wait_apart
+from parallelkit._collector import living, wait_apart
 
 
 class Unfinished(Protocol):
@@ -25,12 +25,12 @@ FIRST = 100  # priority among the finalizers of multiprocessing: before it close
 
 _child = 0  # the child of multiprocessing that has been told to wait
 _exiting = False
-_unfinished: WeakSet[Unfinished] = WeakSet()
+_unfinished: WeakValueDictionary[int, Unfinished] = WeakValueDictionary()  # by their ``id``
 
 
 def finish_at_exit(one: Unfinished) -> None:
     """At exit, wait for this one if it still exists."""
-    _unfinished.add(one)
+    _unfinished[id(one)] = one
 
 
 def finish_at_child_exit() -> None:
@@ -59,7 +59,7 @@ def _is_interrupted() -> bool:
 def _finish_all() -> None:
     global _exiting
     _exiting = True
-    unfinished = list(_unfinished)
+    unfinished = living(_unfinished)
     if _is_interrupted():
         for one in unfinished:  # first, for the calls of one may wait for those of another
             one.shut(False, stop=True)
