@@ -1,5 +1,6 @@
 """The log: whatever listens to it, and whatever becomes of that, runs go on."""
 
+import importlib
 import io
 import logging
 import sqlite3
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from parallelkit import ThreadExecutor, iter_parallel, run_parallel
+from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._journal._file import Journal
 
 
@@ -93,3 +94,91 @@ def test_a_record_names_the_place_where_it_was_made(caplog):
     run_parallel(abs, [1], on_event=refuse)
     (record,) = caplog.records
     assert ("parallelkit", "_events.py", "_say") == (record.name, record.filename, record.funcName)
+
+
+LEGACY = """
+import logging, logging.config
+
+logger = logging.getLogger(__name__)
+logger.setLevel("INFO")
+
+def write_to(*paths):
+    for path in paths:
+        handler = logging.FileHandler(path)
+        handler.setFormatter(logging.Formatter("%(name)s %(message)s %(task_index)s", defaults={"task_index": "of a worker"}))
+        logger.addHandler(handler)
+
+def configure(path, propagate):
+    handlers = {"file": {"class": "logging.FileHandler", "filename": path, "formatter": "indexed"}}
+    formatters = {"indexed": {"format": "%(message)s %(task_index)s", "defaults": {"task_index": "of a worker"}}}
+    both = {"level": "INFO", "handlers": ["file"]}
+    loggers = {} if propagate else {__name__: both | {"propagate": False}}
+    logging.config.dictConfig(
+        {"version": 1, "disable_existing_loggers": False, "handlers": handlers, "formatters": formatters,
+         "loggers": loggers, "root": both}
+    )
+
+def say(item):
+    logger.info(item)
+"""
+
+
+@pytest.fixture
+def legacy(tmp_path, monkeypatch):
+    """A module with a logger; what becomes of that, and of the root's handlers, is undone."""
+    (tmp_path / "legacy_log.py").write_text(LEGACY)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = logging.root.handlers[:], logging.root.level
+    yield tmp_path
+    logger = logging.getLogger("legacy_log")
+    opened = [each for each in [*logger.handlers, *logging.root.handlers] if each not in before[0]]
+    logger.handlers, logger.propagate = [], True
+    logging.root.handlers[:], logging.root.level = before
+    for handler in opened:
+        handler.close()
+    sys.modules.pop("legacy_log", None)
+
+
+def test_a_handler_that_a_module_attaches_writes_each_record_of_a_worker_once(legacy):
+    """If a module attaches a file as it is imported, the program writes to it what tasks log, and the worker does not."""
+    with (legacy / "legacy_log.py").open("a") as module:
+        module.write(f"write_to({str(legacy / 'log')!r})\n")
+    say = importlib.import_module("legacy_log").say
+    run_parallel(say, ["a", "b"], executor="processes", max_workers=1).raise_failures()
+    assert ["legacy_log a 0", "legacy_log b 1"] == (legacy / "log").read_text().splitlines()
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("propagate", [True, False])
+def test_an_initializer_that_configures_logging_as_the_program_does_takes_no_record_from_it(
+    legacy, propagate
+):
+    """If both call ``dictConfig``, the program writes what tasks log, also of a logger that passes nothing to the root."""
+    module = importlib.import_module("legacy_log")
+    module.configure(legacy / "log", propagate)
+    initializer = {"initializer": module.configure, "initargs": (legacy / "log", propagate)}
+    with ProcessExecutor(1, **initializer) as executor:
+        run_parallel(module.say, ["a", "b"], executor=executor).raise_failures()
+    assert ["a 0", "b 1"] == (legacy / "log").read_text().splitlines()
+
+
+@pytest.mark.all
+def test_a_handler_with_a_file_of_the_workers_own_writes_to_it(legacy):
+    """A handler that an initializer attaches, with a file to which the program does not write, gets the records, too."""
+    module = importlib.import_module("legacy_log")
+    module.write_to(legacy / "log")
+    files = str(legacy / "log"), legacy / "own"
+    with ProcessExecutor(1, initializer=module.write_to, initargs=files) as executor:
+        run_parallel(module.say, ["a"], executor=executor).raise_failures()
+    assert "legacy_log a 0\n" == (legacy / "log").read_text()
+    assert "legacy_log a of a worker\n" == (legacy / "own").read_text()
+
+
+@pytest.mark.all
+def test_what_a_module_shows_on_stderr_is_shown_once(legacy, capfd, monkeypatch):
+    """If a module attaches stderr as it is imported, each record of a task is shown once."""
+    with (legacy / "legacy_log.py").open("a") as module:
+        module.write("logger.addHandler(logging.StreamHandler())\n")
+    say = importlib.import_module("legacy_log").say
+    run_parallel(say, ["a"], executor="processes", max_workers=1).raise_failures()
+    assert "a\n" == capfd.readouterr().err

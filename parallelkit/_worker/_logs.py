@@ -1,4 +1,9 @@
-"""Forwards log records of tasks to the parent, at once, so that they outlive the worker."""
+"""Forwards log records of tasks to the parent, at once, so that they outlive the worker.
+
+The parent's handlers write them. A module that attaches handlers as it is imported has attached them there, too, and so
+has ``logging.config.dictConfig`` in an initializer: if both wrote, each record would be in the file twice, and the parent
+would rotate a file in which workers write.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from parallelkit._worker._travel import describe, pack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from logging import LogRecord
+    from logging import Handler, Logger, LogRecord
     from typing import Any
 
     Send = Callable[[bytes], None]
@@ -50,21 +55,50 @@ class _Waiting:
         return spec
 
 
+def target(handler: Handler) -> str | None:
+    """The file or standard stream that a handler writes to; None if it is something else."""
+    attributes = getattr(handler, "__dict__", {})
+    path, stream = attributes.get("baseFilename"), attributes.get("stream")
+    if type(path) is str or stream is None:
+        return path
+    return "<stdout>" if stream is sys.stdout else "<stderr>" if stream is sys.stderr else None
+
+
 def _install(send: Send, setup: dict[str, Any]) -> None:
     import logging
 
     class ToParent(logging.Handler):
         def emit(self, record: LogRecord) -> None:
             try:
-                send(_pack_record(record))
+                if not vars(record).get(_SENT):
+                    send(_pack_record(record))
+                    vars(record)[_SENT] = True
             except Exception:
                 self.handleError(record)
 
-    logging.root.handlers[:] = [ToParent()]
+    to_parent = ToParent()
+    attach = logging.Logger.addHandler
+
+    def pass_on(record: LogRecord) -> bool:
+        """A filter of handlers whose like the parent has: it is the parent's that write."""
+        to_parent.handle(record)
+        return False
+
+    def attach_once(self: Logger, hdlr: Handler) -> None:  # the names of the standard method's arguments
+        if (own := target(hdlr)) and own in setup["targets"].get(self.name, ()):
+            hdlr.filters.insert(0, pass_on)
+        attach(self, hdlr)
+
+    logging.Logger.addHandler = attach_once  # type: ignore[method-assign]  # modules call it wherever they attach one
+    logging.root.handlers[:] = [to_parent]
     for name, level in setup["levels"].items():
         logging.getLogger(name).setLevel(level)
     logging.disable(setup["disabled"])
     logging.captureWarnings(setup["captured"])
+
+
+_SENT = "_parallelkit_sent"
+"""An attribute of records that have been sent: several handlers of a logger may pass one on."""
 
 
 def _pack_record(record: LogRecord) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 from parallelkit._executors._process._search_path import modules_off, search_path
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import outer_width
+from parallelkit._worker._logs import target
 from parallelkit._worker._travel import pack
 
 SET_HERE = ("no_site", "safe_path")
@@ -32,7 +33,7 @@ _DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
 
 def setup_frame(width: int, initializer: bool) -> bytes:
     """The first frame of a worker: what it must know of the parent, as that is now."""
-    levels, disabled = _log_levels()
+    levels, targets, disabled = _logging()
     path = search_path()
     setup = {
         "prefix": sys.prefix,
@@ -45,6 +46,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "encodings": [_encoding(1, sys.stdout), _encoding(2, sys.stderr)],
         "warnings": _warning_filters(),
         "levels": levels,
+        "targets": targets,
         "disabled": disabled,
         "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
         "width": width * outer_width(),
@@ -103,14 +105,18 @@ def _needs_site() -> bool:
     return not all(finder.__module__.startswith(_USUAL_FINDERS) for finder in finders)
 
 
-def _log_levels() -> tuple[dict[str, int], int]:
-    # Another thread may be loading it just now; then nobody has set a level yet.
+def _logging() -> tuple[dict[str, int], dict[str, list[str | None]], int]:
+    """Levels of loggers, what their handlers write to, and the level up to which all are disabled."""
+    # Another thread may be loading it just now; then nobody has set anything yet.
     manager = getattr(getattr(sys.modules.get("logging"), "Logger", None), "manager", None)
     if manager is None:
-        return {}, 0
+        return {}, {}, 0
     loggers = {name: logger for name, logger in list(manager.loggerDict.items()) if hasattr(logger, "level")}
+    loggers["root"] = manager.root
     levels = {name: logger.level for name, logger in loggers.items() if logger.level}
-    return {"": manager.root.level, **levels}, manager.disable
+    with_handlers = {name: logger for name, logger in loggers.items() if getattr(logger, "handlers", None)}
+    targets = {name: list(map(target, logger.handlers)) for name, logger in with_handlers.items()}
+    return {**levels, "root": manager.root.level}, targets, manager.disable
 
 
 def _warning_filters() -> list[tuple[Any, ...]] | None:
