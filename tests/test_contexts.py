@@ -10,6 +10,7 @@ import threading
 import types
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from contextvars import Context, ContextVar, copy_context
 
 import pytest
@@ -125,6 +126,31 @@ def test_an_attempt_counts_with_the_callers_precision_where_it_sets_none(through
         return seen
 
     assert [(7, True)] * 4 == through(look, range(1, 5), 1)
+
+
+def submitted(fn, change):
+    """The value of a call before which its caller makes a change."""
+    with ThreadExecutor(1) as executor:
+        go = threading.Event()
+        executor.submit(go.wait, 30)
+        future = executor.submit(fn, 0)
+        change()
+        go.set()
+        return future.result(30)
+
+
+def second_of_a_stream(fn, change):
+    """The value of a task before which the reader of its stream makes a change."""
+    with closing(iter_parallel(fn, range(2), max_workers=1, buffersize=1)) as stream:
+        next(stream)
+        change()
+        return next(stream).value
+
+
+@pytest.mark.parametrize("way", [submitted, second_of_a_stream])
+def test_an_attempt_has_the_precision_that_its_caller_had_then(way, precision):
+    """When it called, not when the attempt begins: what the caller changes meanwhile came into some attempts, by chance."""
+    assert 7 == way(lambda _: decimal.getcontext().prec, lambda: setattr(precision, "prec", 50))
 
 
 @pytest.mark.parametrize("through", [run, mapped])

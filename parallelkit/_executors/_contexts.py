@@ -36,7 +36,8 @@ class Variables:
         context = copy_context()
         context.run(widen, engine)
         context.run(mark_context)
-        own: Settings = [(variable, value.copy) for variable, value in _contexts(context)]
+        # A copy of a copy: the caller may change its own before the attempt begins.
+        own: Settings = [(variable, value.copy().copy) for variable, value in _contexts(context)]
         self.fresh: Callable[[], Context] = context.copy
         """Makes the context of one attempt; called in its thread."""
         if own or initialized:
