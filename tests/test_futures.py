@@ -609,6 +609,18 @@ def test_a_broken_executor_says_what_broke_it():
     assert lengths[-1] == lengths[-10], "each raise added to the traceback of the last"
 
 
+def test_calls_that_a_broken_executor_fails_have_errors_of_their_own():
+    """One error for all would collect the tracebacks of all that raise it (CPython issue 101267)."""
+    go = threading.Event()
+    with ThreadExecutor(1, initializer=lambda: go.wait(30) and 1 // 0) as executor:
+        calls = [executor.submit(abs, -1) for _ in range(3)]
+        go.set()
+        errors = [call.exception(timeout=30) for call in calls]
+    assert [BrokenThreadPool] * 3 == [type(error) for error in errors]
+    assert 3 == len(set(map(id, errors)))
+    assert {ZeroDivisionError} == {type(error.__cause__) for error in errors}
+
+
 @pytest.mark.all
 @given_time
 def test_an_executor_that_lost_every_slot_serves_again_once_a_hung_call_returns(scale):

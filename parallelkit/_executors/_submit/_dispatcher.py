@@ -280,7 +280,7 @@ class Dispatcher:
         with self._lock:
             self._failure = failure
             self._shut = True
-        fail(self._flying, self._inbox, copy_of(failure))
+        fail(self._flying, self._inbox, failure)
 
     def _replace(self, port: Port, failure: Exception) -> Port:
         """Every slot is lost, or no worker can be started: fail every submitted call, and open a new port for later ones."""
@@ -290,5 +290,5 @@ class Dispatcher:
             inbox, self._inbox = self._inbox, deque()
             self._port = fresh
         port.close()
-        fail(self._flying, inbox, copy_of(failure))
+        fail(self._flying, inbox, failure)
         return fresh

@@ -165,10 +165,10 @@ def cancel(future: PoolFuture[Any]) -> None:
 
 
 def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
-    """Fail all calls, whether handed over or not."""
+    """Fail all calls, whether handed over or not, each with a copy: raised again and again, one would collect all the tracebacks."""
     futures = [*(future for future, _ in flying.values()), *(future for future, _, _ in inbox)]
     flying.clear()
     inbox.clear()
     for future in futures:
         if future.begin() or future.running():
-            tell(future.set_exception, failure)
+            tell(future.set_exception, copy_of(failure))
