@@ -16,7 +16,7 @@ import traceback
 import warnings
 import weakref
 from collections import deque
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import closing, suppress
 from functools import partial
@@ -42,7 +42,7 @@ from parallelkit import (
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._submit import _exit
-from parallelkit._executors._submit._future import PoolFuture, cancel_waiting
+from parallelkit._executors._submit._future import PoolFuture, to_cancel
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit.testing import inline_runs
@@ -278,14 +278,31 @@ def test_calls_are_made_in_threads_whatever_callbacks_do(waiting):
     assert others[3].cancelled()
 
 
+def test_a_cancelled_call_is_done_at_once_for_those_that_wait(waiting):
+    """``wait`` and ``as_completed`` do not wait for a worker to come to the call, as with a standard pool (CPython issue 92001)."""
+    _, _, others, _, _ = waiting
+    waiter = threading.Thread(target=wait, args=([others[4]],), daemon=True)
+    waiter.start()
+    assert others[3].cancel()
+    assert others[3].cancel(), "a second time"
+    assert others[4].cancel()
+    assert not wait(others[3:5], 10).not_done
+    assert set(others[3:5]) == set(as_completed(others[3:5], 10))
+    waiter.join(10)
+    assert not waiter.is_alive()
+
+
 def test_a_shutdown_that_cancels_tells_at_once_those_that_wait_for_calls(waiting):
     """``shutdown(cancel_futures=True)`` wakes those that wait for cancelled calls at once, even if the threads are busy."""
     executor, first, others, made, go = waiting
     assert others[3].cancel()
+    waiter = threading.Thread(target=wait, args=(others,), daemon=True)
+    waiter.start()
     executor.shutdown(wait=False, cancel_futures=True)
+    assert all(future.cancelled() for future in others), "on return"
     executor.shutdown(wait=False)  # takes nothing back
     assert not wait(others, 30).not_done
-    assert all(future.cancelled() for future in others)
+    waiter.join(30)
     go.set()
     assert first.result(30)
     executor.shutdown()
@@ -298,18 +315,10 @@ def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
     begun, cancelled, *_ = futures
     assert begun.begin()
     assert cancelled.cancel()
-    cancel_waiting(
-        dict(enumerate((future, abs) for future in futures[:5])), deque([(futures[5], None, abs)]), 3
-    )
-    states = [
-        "RUNNING",
-        "CANCELLED_AND_NOTIFIED",
-        "PENDING",
-        "PENDING",
-        *["CANCELLED_AND_NOTIFIED"] * 2,
-        "PENDING",
-    ]
-    assert states == [future._state for future in futures]
+    flying = dict(enumerate((future, abs) for future in futures[:5]))
+    inbox = deque((future, None, abs) for future in futures[5:])
+    assert [*futures[:3:-1], cancelled, begun] == list(to_cancel(flying, inbox, 3))
+    assert [*futures[:5:-1], cancelled, begun] == list(to_cancel(flying, inbox, 5)), "none flies yet"
 
 
 def test_a_shutdown_that_cancels_spares_the_call_of_an_idle_thread():
@@ -324,12 +333,9 @@ def test_a_shutdown_that_cancels_spares_the_call_of_an_idle_thread():
 
 def test_a_shutdown_that_cancels_begins_with_the_last_call():
     """The threads take calls from the front meanwhile; there, the shutdown would cancel none of many short calls."""
-    futures, heard = [PoolFuture(None) for _ in range(4)], []
-    for future in futures:
-        future.add_done_callback(heard.append)
-    inbox = deque([(futures[3], None, abs)])
-    cancel_waiting(dict(enumerate((future, abs) for future in futures[:3])), inbox, 0)
-    assert futures[::-1] == heard
+    futures = [PoolFuture(None) for _ in range(4)]
+    flying = dict(enumerate((future, abs) for future in futures[:3]))
+    assert futures[::-1] == list(to_cancel(flying, deque([(futures[3], None, abs)]), 0))
 
 
 def test_a_call_begins_once():

@@ -20,7 +20,6 @@ from parallelkit._executors._submit._future import (
     Making,
     PoolFuture,
     Request,
-    cancel_waiting,
     copy_of,
     fail,
     is_of_parent,
@@ -28,6 +27,7 @@ from parallelkit._executors._submit._future import (
     must_not_wait,
     stopped,
     tell,
+    to_cancel,
 )
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._thread._lending import Lender, is_thread_of
@@ -166,9 +166,12 @@ class Dispatcher:
             self._stopped = self._stopped or (stop and not self._ahead)
             if self._port is not None:
                 self._port.wake()
-            if self._opening is not None:
-                return
-        do_freely(self._engine.close)
+            is_served = self._opening is not None
+        if not is_served:
+            do_freely(self._engine.close)
+        elif cancel_futures:  # here, so that they are cancelled on return; the thread does so, too, for what it is just handing over
+            for future in to_cancel(self._flying, self._inbox, self._engine.max_workers):
+                future.cancel()
 
     def join(self) -> None:
         """Wait until all calls are done; return at once in a thread that they need (a call, callback or finalizer shuts down)."""
@@ -235,7 +238,9 @@ class Dispatcher:
             self._hurry(port, future)
         if self._cancel:
             self._cancel = False
-            cancel_waiting(self._flying, self._inbox, self._engine.max_workers)
+            for future in to_cancel(self._flying, self._inbox, self._engine.max_workers):
+                tell(PoolFuture.cancel, future)
+            self._inbox = deque(request for request in self._inbox if not request[0].cancelled())
 
     def _begin(self, request: Request) -> Ticket | None:
         """Note a call as flying and return its ticket; None if it was cancelled."""

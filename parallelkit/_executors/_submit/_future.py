@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING, RUNNING
 from copy import copy
@@ -40,6 +40,13 @@ class PoolFuture(Future[R]):
         """Set it to running and return True, at most once; if it was cancelled, notify those who wait and return False."""
         with self._condition:
             return self._state in (PENDING, CANCELLED) and self.set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        """As ``Future.cancel``, but those who wait are told at once, not when a worker comes to it (CPython issue 92001)."""
+        cancelled = super().cancel()
+        if cancelled:
+            self.begin()
+        return cancelled
 
     def result(self, timeout: float | None = None) -> R:
         """As ``Future.result``, which overlooks an error whose truth value is false, or raises (CPython issue 132063)."""
@@ -144,24 +151,17 @@ def label(fn: object) -> str:
     return f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}"
 
 
-def cancel_waiting(flying: dict[int, Flight], inbox: deque[Request], slots: int) -> None:
-    """Cancel the calls that have not begun, but for as many as there are free slots: a standard pool would have begun those."""
-    futures = [future for future, _ in flying.values()]
+def to_cancel(flying: dict[int, Flight], inbox: deque[Request], slots: int) -> Iterator[PoolFuture[Any]]:
+    """The calls that have not begun, but for as many as there are free slots: a standard pool would have begun those."""
+    futures = [
+        future for future, _ in list(flying.values())
+    ]  # lists, for another thread may change the two meanwhile
+    futures += [future for future, _, _ in list(inbox)]
     # Without taking each one's lock, and then from the back: the threads make short calls about as fast.
     states = [future._state for future in futures]
     waiting = [future for future, state in zip(futures, states, strict=True) if state == PENDING]
     kept = set(waiting[: max(0, slots - states.count(RUNNING))])
-    while inbox:
-        futures.append(inbox.popleft()[0])
-    for future in reversed(futures):
-        if future not in kept:
-            tell(cancel, future)
-
-
-def cancel(future: PoolFuture[Any]) -> None:
-    """Cancel a future that has not begun, and notify those who wait for it."""
-    if future.cancel():
-        future.begin()
+    return (future for future in reversed(futures) if future not in kept)
 
 
 def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
