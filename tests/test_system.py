@@ -126,6 +126,21 @@ def test_a_mock_in_place_of_popen_starts_no_workers(monkeypatch):
 
 
 @pytest.mark.all
+def test_a_mock_of_the_current_thread_keeps_no_run_from_ending():
+    """A program that is in a thread of another name for a while, as the engine of processes is loaded, has its results."""
+    mocked = """
+from unittest.mock import patch
+from parallelkit import run_parallel
+
+with patch("threading.current_thread"):
+    print(run_parallel(abs, [-1], executor="processes", max_workers=1).values())
+"""
+    command = [sys.executable, "-c", mocked]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ("[1]\n", "") == (done.stdout, done.stderr)
+
+
+@pytest.mark.all
 def test_workers_start_in_spite_of_a_profiler_that_wraps_each_start_of_python(tmp_path):
     """As VizTracer does, with ``-m`` and its name put in, which a worker without ``site`` would not find."""
     program = tmp_path / "program.py"

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from threading import Lock, RLock, Thread, current_thread
+from threading import Lock, RLock, Thread, get_ident
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -131,7 +131,9 @@ class Actor(ABC):
 
     def is_own_thread(self) -> bool:
         """Whether the thread itself calls, as from a finalizer that runs in it: it must not wait for workers."""
-        return self._thread is current_thread()
+        thread = self._thread
+        # Not ``current_thread``: a test may have mocked that as this module was imported, for ever then.
+        return thread is not None and thread.ident == get_ident() and thread.is_alive()
 
     def join(self) -> None:
         """Wait until the thread has ended."""
