@@ -97,7 +97,7 @@ def test_a_record_names_the_place_where_it_was_made(caplog):
 
 
 LEGACY = """
-import logging, logging.config
+import logging, logging.config, logging.handlers, queue
 
 logger = logging.getLogger(__name__)
 logger.setLevel("INFO")
@@ -182,3 +182,16 @@ def test_what_a_module_shows_on_stderr_is_shown_once(legacy, capfd, monkeypatch)
     say = importlib.import_module("legacy_log").say
     run_parallel(say, ["a"], executor="processes", max_workers=1).raise_failures()
     assert "a\n" == capfd.readouterr().err
+
+
+@pytest.mark.all
+def test_a_queue_that_a_thread_of_a_worker_would_empty_gets_no_record(legacy):
+    """If a module attaches a queue as it is imported, that of the program gets all that tasks log: a worker is killed."""
+    with (legacy / "legacy_log.py").open("a") as module:
+        module.write("records = queue.SimpleQueue()\n")
+        module.write("logger.addHandler(logging.handlers.QueueHandler(records))\n")
+        module.write("def say_and_count(item):\n    logger.info(item)\n    return records.qsize()\n")
+    module = importlib.import_module("legacy_log")
+    counts = run_parallel(module.say_and_count, ["a", "b"], executor="processes", max_workers=1).values()
+    assert [0, 0] == counts
+    assert ["a", "b"] == [module.records.get_nowait().message for _ in counts]

@@ -56,11 +56,15 @@ class _Waiting:
 
 
 def target(handler: Handler) -> str | None:
-    """The file or standard stream that a handler writes to; None if it is something else."""
+    """The file or standard stream that a handler writes to, or a queue within its process; None if it is something else."""
     attributes = getattr(handler, "__dict__", {})
-    path, stream = attributes.get("baseFilename"), attributes.get("stream")
-    if type(path) is str or stream is None:
+    path, stream, queue = map(attributes.get, ("baseFilename", "stream", "queue"))
+    if type(queue).__module__ in ("queue", "_queue"):
+        return "<queue>"  # which a thread empties that would be killed with the worker
+    if type(path) is str:
         return path
+    if stream is None:
+        return None
     return "<stdout>" if stream is sys.stdout else "<stderr>" if stream is sys.stderr else None
 
 
