@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from types import CodeType, TracebackType
 
+from parallelkit._raised import describe_error, tolerated
+
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from traceback import StackSummary, TracebackException
@@ -33,6 +35,18 @@ def format_error(error: BaseException, frames: TracebackType | None) -> str:
             others += zip(text.exceptions, one.exceptions, strict=True)
         shown += [(part, other, other.__traceback__) for part, other in others if part is not None]
     return "".join(whole.format())
+
+
+def format_alone(error: BaseException, frames: TracebackType | None) -> str:
+    """The error and its own frames, for where ``format_error`` raises: it looks for names like that of a NameError among variables.
+
+    What stands for these in code run by ``eval``, as the formulas of statsmodels are, may not bear that.
+    """
+    lines: list[str] = []
+    with tolerated():
+        if frames is not None:
+            lines = ["Traceback (most recent call last):\n", *_formatted(frames).format()]
+    return f"{''.join(lines)}{describe_error(error)}\n"
 
 
 def _formatted(frames: TracebackType) -> StackSummary:

@@ -8,8 +8,8 @@ from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
-from parallelkit._error_text import format_error
-from parallelkit._raised import add_note, describe_error, give_traceback, tolerated, traceback_of
+from parallelkit._error_text import format_alone, format_error
+from parallelkit._raised import add_note, give_traceback, tolerated, traceback_of
 
 if TYPE_CHECKING:
     from parallelkit._outcomes import Failure
@@ -172,10 +172,10 @@ def note_where(error: E, stack: str | None) -> E:
 
 
 def as_text(error: BaseException, frames: TracebackType | None) -> str:
-    """An error with its traceback, as text; one that cannot be formatted is described by its type."""
+    """An error with its traceback, as text; without its causes if these or their frames cannot be formatted."""
     with tolerated():
         return format_error(error, frames)
-    return describe_error(error) + "\n"
+    return format_alone(error, frames)
 
 
 def with_source(text: str) -> str:

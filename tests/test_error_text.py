@@ -6,9 +6,12 @@ import traceback
 from collections.abc import Callable
 
 import pytest
+from refusing import HiddenTraceback
 
 from parallelkit import _error_text
 from parallelkit._error_text import format_error
+from parallelkit._lost import as_text
+from parallelkit._worker import _faults
 
 
 def fail(depth: int = 0) -> None:
@@ -137,3 +140,35 @@ def test_deep_tracebacks_are_not_kept(monkeypatch):
     error = raised_by(lambda: fail(_error_text.DEEPEST))
     assert "".join(traceback.format_exception(error)) == format_error(error, error.__traceback__)
     assert not _error_text._known
+
+
+class Variables:
+    """Stands for the local variables of a formula; is asked for names alone, as that of patsy is, of which statsmodels makes models."""
+
+    def __getitem__(self, name: str) -> object:
+        raise KeyError(name)
+
+
+def formula() -> None:
+    eval("cube(x)", {}, Variables())
+
+
+def hidden() -> None:
+    raise HiddenTraceback
+
+
+@pytest.mark.parametrize("cause", [formula, hidden])
+@pytest.mark.parametrize("shown", [lambda error: as_text(error, error.__traceback__), _faults._text_of])
+def test_an_error_whose_cause_cannot_be_shown_keeps_its_own_traceback(cause, shown):
+    """From 3.12 on, Python looks among the variables for a name like the one that is missing, and raises what they raise."""
+
+    def fit() -> None:
+        try:
+            cause()
+        except Exception as error:
+            raise ValueError("no such formula") from error
+
+    text = shown(raised_by(fit))
+
+    assert ", in fit\n    raise ValueError" in text
+    assert "ValueError: no such formula\n" in text

@@ -1308,6 +1308,32 @@ def test_error_keeps_its_text_without_what_cannot_be_pickled(engine):
     assert (Retried, "Retried[<unlocked _thread.lock") == (type(error), str(error)[:30])
 
 
+class Marked(Exception):
+    """An error that may have a place, which cannot be pickled and marks the text, as patsy's origins do."""
+
+    def __init__(self, message, place=None):
+        super().__init__(message)
+        self.message, self.place = message, place
+
+    def __str__(self):
+        return self.message if self.place is None else f"{self.message}\n{self.place.shown()}"
+
+
+class Origin:
+    def __init__(self):
+        self.lock = threading.Lock()
+
+    def shown(self):
+        return "    ^^^"
+
+
+def test_error_whose_text_asks_for_what_cannot_be_pickled_has_a_text(engine):
+    """Without the attribute, or with a text in its place, the error could not be shown."""
+    error = error_of(engine, lambda: Marked("no such name", Origin())).error
+    assert (Marked, "no such name", None) == (type(error), str(error), error.place)
+    assert "attribute 'place'" in error.__notes__[0]
+
+
 class Counted:
     """Counts how often it is pickled; its text is that of the one object."""
 

@@ -13,7 +13,7 @@ from functools import cache
 from io import BytesIO
 from types import CoroutineType, TracebackType
 
-from parallelkit._error_text import format_error
+from parallelkit._error_text import format_alone, format_error
 from parallelkit._raised import (
     OWN,
     describe_error,
@@ -124,7 +124,8 @@ def _text_of(error: BaseException) -> str:
     except BaseException as worse:
         if is_of_signal(worse):
             raise
-        return f"{describe_error(error)}\n(its traceback cannot be shown: {describe_error(worse)})\n"
+        shown = format_alone(error, traceback_of(error))
+        return f"{shown}(its causes, if any, cannot be shown: {describe_error(worse)})\n"
 
 
 def _pack_error(error: BaseException, by_name: bool) -> bytes | None:

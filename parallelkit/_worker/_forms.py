@@ -30,6 +30,8 @@ FIELDS = (OSError, ImportError)
 SHOWN = 200
 """Length up to which the ``repr`` of what cannot be pickled is sent in its place."""
 
+NOTHING, SOME, ALL = range(3)
+
 CHAIN = ("__cause__", "__context__", "__suppress_context__")
 
 
@@ -37,11 +39,11 @@ def form_of(error: BaseException) -> Form:
     """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work.
 
     By their own ``__reduce__``, or without what cannot be pickled, some errors lose what they tell of. So among these forms
-    one that gives the same text is preferred.
+    one that gives the same text is preferred, and then one that gives any.
     """
     must_tell = _tells_how(type(error))
-    works: Form | None = None
-    for way in (_own_form, _bare_form, _thinned_form, _told_form):
+    works: tuple[int, Form] | None = None
+    for way in (_own_form, _bare_form, _thinned_form, _told_form, _emptied_form):
         must_tell = must_tell or way is _thinned_form
         with tolerated():
             make, args, state = form = way(error)
@@ -52,13 +54,25 @@ def form_of(error: BaseException) -> Form:
             copy = make(*args)
             set_state(copy, (state, None, None, False, None, None))
             if type(copy) is type(error) or type(error).__module__ in NAMES:
-                if not must_tell or describe_error(copy) == describe_error(error):
+                told = _told_by(copy, error)
+                if not must_tell or told == ALL:
                     return form
-                works = works or form
+                if works is None or told > works[0]:
+                    works = told, form
     if works is not None:
-        return works
+        return works[1]
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None
+
+
+def _told_by(copy: BaseException, error: BaseException) -> int:
+    """What a copy of an error tells of it."""
+    if describe_error(copy) == describe_error(error):
+        return ALL
+    with tolerated():
+        str(copy)
+        return SOME
+    return NOTHING
 
 
 def _is_group(error: BaseException) -> bool:
@@ -113,6 +127,12 @@ def _told_form(error: BaseException) -> Form:
     make, args, state = _thinned_form(error)
     left = {name: value for name, value in attributes_of(error).items() if name not in state}
     return make, args, state | {name: repr_of(value)[:SHOWN] for name, value in left.items()}
+
+
+def _emptied_form(error: BaseException) -> Form:
+    """The same with None in their place, as in an error that never had them."""
+    make, args, state = _thinned_form(error)
+    return make, args, dict.fromkeys(attributes_of(error)) | state
 
 
 def _thinned_note(left: list[str], args_changed: bool) -> str:
