@@ -9,13 +9,14 @@ from timeit import repeat
 import pytest
 from planted import BEGAN, cut_off, fail, plant, retry
 
-from parallelkit import Results, Task, run_parallel
+from parallelkit import RateLimit, Results, Task, run_parallel
 from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
 from parallelkit._report._failures import VARIABLE, kinds_of_failure, shape
 from parallelkit._report._html import page
 from parallelkit._report._lanes import all_bars
 from parallelkit._report._summary import survey
+from parallelkit.testing import inline_runs
 
 
 def lines_of(ledger, **options):
@@ -149,6 +150,13 @@ def test_the_report_says_when_the_first_task_began_if_that_was_late():
     assert "began" not in "".join(lines_of(ledger))
     ledger.facts.began_at -= 1.0
     assert "the first task began after 1.00 s" == line_with(ledger, "began")
+
+
+def test_a_task_that_began_at_the_instant_0_has_begun():
+    """On a fake clock, the first task may begin at the instant 0, which is not the same as never."""
+    with inline_runs() as clock:
+        results = run_parallel(clock.advance, [1, 1], limits=RateLimit(1, per=5))
+    assert "began" not in results.report()
 
 
 def test_how_little_ran_at_a_time_is_no_long_figure():

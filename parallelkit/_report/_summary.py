@@ -103,8 +103,8 @@ def first_start(ledger: Ledger, index: int) -> float:
 def first_start_of_all(ledger: Ledger) -> float:
     """When the first attempt of the run started; the start of the run if there was none."""
     starts = [lost.started for _, lost, _ in lost_attempts(ledger) if lost.started is not None]
-    recalled = ledger.recalled()
-    starts += [start for index, start in enumerate(ledger.started) if start and index not in recalled]
+    without = ledger.failed.keys() | ledger.cancelled.keys() | ledger.recalled()
+    starts += [start for index, start in enumerate(ledger.started) if index not in without]
     return min(starts, default=ledger.facts.began_at)
 
 
