@@ -182,6 +182,30 @@ def test_what_else_a_function_refers_to_is_left_to_cloudpickle(source):
     dump(by_value_pickler(), scope["refers"], None)  # raises if cloudpickle cannot either
 
 
+class Late(types.ModuleType):
+    """Makes its attributes when they are asked for, as mpmath does."""
+
+
+class Later(Late):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Late, Later])
+def test_a_module_of_a_type_of_its_own_is_sent_by_its_name(monkeypatch, kind):
+    """With cloudpickle or without, though pickle refuses it; unless it cannot be imported."""
+    module = kind("late_one")
+    scope = {"__name__": "__main__", "module": module}
+    exec("def refers():\n return module", scope)
+    with pytest.raises(MoreError):
+        pack_function(scope["refers"], BytesIO())
+    with pytest.raises(TypeError, match="cannot pickle 'Late"):
+        dump(by_value_pickler(), scope["refers"], None)
+    monkeypatch.setitem(sys.modules, "late_one", module)
+    packed = pack_function(scope["refers"], BytesIO())
+    assert dump(by_value_pickler(), scope["refers"], None) == packed
+    assert module is unpack(packed)()
+
+
 def test_a_module_that_is_registered_to_be_sent_is_left_to_cloudpickle(monkeypatch):
     """``cloudpickle.register_pickle_by_value``: its functions are sent by value, too."""
     fn = functions()["uses_a_submodule"]

@@ -65,6 +65,8 @@ class _Functions(Pickler):
             return _REDUCERS[kind](obj)
         if kind in _PLAIN or obj is types.NoneType or (kind in _NAMED and is_importable(obj)):
             return NotImplemented
+        if issubclass(kind, types.ModuleType):
+            return reduce_module(obj)
         raise MoreError
 
 
@@ -155,6 +157,19 @@ def reduce_module(module: types.ModuleType) -> Any:
     if module.__name__ not in sys.modules:
         raise MoreError
     return import_module, (module.__name__,)
+
+
+def send_modules(table: dict[type, Any]) -> None:
+    """Have a pickler with this table send modules of other types, such as mpmath, as it sends usual ones; pickle refuses them."""
+    usual = table[types.ModuleType]
+
+    def reduce(module: types.ModuleType) -> Any:
+        return usual(module) if module.__name__ in sys.modules else module.__reduce_ex__(5)
+
+    kinds = types.ModuleType.__subclasses__()
+    for kind in kinds:
+        table.setdefault(kind, reduce)
+        kinds += type.__subclasses__(kind)
 
 
 _NAMED = frozenset([types.BuiltinFunctionType, type, ABCMeta])

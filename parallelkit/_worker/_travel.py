@@ -155,12 +155,15 @@ def by_value_pickler() -> Any:
 
     Its table is put together at each call: what is in it may have been imported or registered since the last.
     """
+    from parallelkit._worker._by_value import send_modules
+
     pickler = _by_value_pickler()
     table: dict[type, Callable[[Any], Any]] = {}
     for known in reversed(pickler.tables):
         table |= known
     _connections.refuse_connections(table)
     send_by_name(table)
+    send_modules(table)
     pickler.dispatch_table.update(table)  # in one step, since other threads may be using it
     return pickler
 
