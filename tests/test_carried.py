@@ -340,6 +340,14 @@ def test_the_function_of_a_run_names_an_array_that_is_a_file(script, tmp_path):
     script["base"] = 10  # and so the file is closed
 
 
+def test_a_function_may_refer_to_an_array_of_any_size(script, executor):
+    """Neither to a small one, nor to one that is shared: the memory of one between is handed over whole as it is pickled."""
+    for size in (10_000, 30_000):
+        script["base"] = np.full(size, 2.0)
+        assert [2.0] == run_parallel(script["first"], [0], executor=executor).values()
+        assert 2.0 == executor.submit(script["first"], 0).result()
+
+
 def test_the_function_of_a_module_goes_by_its_name(executor):
     """A function of a module is sent by its name."""
     call = (submitted, (1,), {})

@@ -191,6 +191,6 @@ class _Small(BytesIO):
     """A file that takes little."""
 
     def write(self, piece: Any) -> int:
-        if self.tell() + len(piece) > SMALL:
+        if self.tell() + memoryview(piece).nbytes > SMALL:  # of an array, it is a buffer, which has no length
             raise _LargeError
         return super().write(piece)
