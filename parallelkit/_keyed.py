@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import KeysView, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from reprlib import Repr
 from typing import Any, TypeVar
@@ -31,6 +33,16 @@ def no_such_key(key: Any, keys: Sequence[Any] | None) -> KeyError:
         return KeyError(f"{shown(key)} (keys are positions from 0; values() is a list; key= sets others)")
     known = f"the first of {len(keys)} is {shown(keys[0])}" if keys else "there are no tasks"
     return KeyError(f"{shown(key)} (no task has this key; {known}; values() is a list)")
+
+
+def position_of(key: Any, end: int) -> int:
+    """The position before ``end`` that is the key, or equals it, as 1.0 does 1; -1 if none does."""
+    with suppress(TypeError):  # of what cannot be hashed, and so is no key
+        whole = hasattr(key, "__index__")
+        position = operator.index(key) if whole else hash(key)
+        if 0 <= position < end and (whole or key == position):
+            return position
+    return -1
 
 
 class Keyed(Mapping[K, V]):

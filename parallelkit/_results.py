@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from parallelkit._errors import TaskFailures
-from parallelkit._keyed import Keyed, no_such_key
+from parallelkit._keyed import Keyed, no_such_key, position_of
 from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, raised, tally
 from parallelkit._public import public
@@ -271,11 +270,7 @@ class Results(Keyed[K, V], Generic[K, V]):
         """The index of the task that has this key; a negative number if none has."""
         keys = self._ledger.keys
         if keys is None:
-            try:
-                index = operator.index(key)
-            except TypeError:
-                return -1
-            return index if index < len(self._ledger) else -1
+            return position_of(key, len(self._ledger))
         if self._index_of is None:
             self._index_of = {key: index for index, key in enumerate(keys)}
         return self._index_of.get(key, -1)

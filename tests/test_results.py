@@ -12,7 +12,9 @@ import traceback
 import weakref
 from array import array
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import partial
+from math import nan
 
 import pytest
 from planted import cut_off, plant
@@ -232,6 +234,15 @@ def test_a_position_in_place_of_a_key_is_hinted_at():
 
 
 # in, len, iteration and get look at keys only
+
+
+@pytest.mark.parametrize("keys", [range(3), range(1, 4)])
+def test_a_key_is_what_is_equal_to_it_in_a_dict(keys):
+    """Also if the keys are positions: ids that pandas has made floats, for the sake of a missing one, find their outcomes."""
+    results = run_parallel(str, {key: key for key in keys}, executor="inline")
+    like = [1, 1.0, True, Fraction(1), complex(1), 1.5, nan, -1, 2**70, "1", (1,)]
+    assert [key in results.to_dict() for key in like] == [key in results for key in like]
+    assert "1" == results[1.0] == results.outcomes[1.0].unwrap()
 
 
 def test_membership_and_length_look_at_keys_only():
