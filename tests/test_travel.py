@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
 from functools import cached_property, lru_cache, partial, singledispatch, singledispatchmethod
 from pathlib import Path
-from typing import Generic, NewType, ParamSpec, TypeVarTuple
+from typing import Generic, NewType, ParamSpec, TypeVar, TypeVarTuple
 
 import cloudpickle
 import numpy as np
@@ -49,7 +49,7 @@ from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._process._setup import _encoding
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel
+from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel, _type_names
 from parallelkit._worker._travel import describe
 
 GUARD = threading.Lock()
@@ -715,6 +715,32 @@ def test_names_of_types_travel(monkeypatch):
     by_name = _travel.pack_by_value(PageId, None)
     assert b"_type_names" not in by_name
     assert _travel.unpack(by_name) is PageId
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"covariant": True, "bound": int},
+        {"contravariant": True, "bound": "Later"},
+        pytest.param({"infer_variance": True}, marks=pytest.mark.skipif("sys.version_info < (3, 12)")),
+        pytest.param({"default": int}, marks=pytest.mark.skipif("sys.version_info < (3, 13)")),
+    ],
+)
+@pytest.mark.parametrize("kinds", [(), (int, str)])
+def test_type_variables_travel(options, kinds):
+    """A ``TypeVar`` of a script has all that it was made with at the other end, where it may be made anew."""
+    if kinds and "bound" in options:
+        pytest.skip("there is no such variable")
+    made = TypeVar("made", *kinds, **options)
+    made.__module__ = "__main__"
+    assert _travel.unpack(_travel.pack_by_value(made, None)) is made
+    make, (*parts, _) = _type_names.reduce_name(made)
+    copy = make(*parts, object())  # another id, which is not known here
+    assert copy is not made
+    places = [f"__{option}__" for option in _type_names.KEYWORDS["TypeVar"]]
+    for place in ("__name__", "__module__", "__constraints__", *places):
+        assert getattr(made, place) == getattr(copy, place)
 
 
 @pytest.mark.parametrize("kind", [typing_extensions.ParamSpec, typing_extensions.TypeVarTuple])

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from functools import _lru_cache_wrapper, cached_property, lru_cache, update_wrapper
 
+from parallelkit._worker._script import NAMES
+
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,10 @@ def reduce_cached(cached: Any) -> Any:
     """
     from cloudpickle import cloudpickle
 
-    if cloudpickle._lookup_module_and_qualname(cached) is not None:
+    of_script = (
+        getattr(cached, "__module__", None) in NAMES
+    )  # cloudpickle takes ``__mp_main__`` for a module that can be imported
+    if not of_script and cloudpickle._lookup_module_and_qualname(cached) is not None:
         return cached.__reduce__()
     kept = cached.cache_parameters()
     return _make, (kept["maxsize"], kept["typed"]), cached.__wrapped__, None, None, _fill

@@ -1,7 +1,8 @@
-"""What a script names with ``NewType``, ``ParamSpec``, ``TypeVarTuple`` or a ``type`` statement: sent by value.
+"""What a script names with ``NewType``, ``TypeVar``, ``ParamSpec``, ``TypeVarTuple`` or a ``type`` statement: sent by value.
 
-Their own pickle is the name of a variable, which no worker finds in its ``__main__``. (cloudpickle knows ``TypeVar`` only.)
-Annotations have them, so without this no task of a script could have a function that is annotated with one.
+Their own pickle is the name of a variable, which no worker finds in its ``__main__``. (cloudpickle knows ``TypeVar`` only, and not
+its default, without which a class may lack arguments.) Annotations have them, so without this no task of a script could have a
+function that is annotated with one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 KEYWORDS: dict[str, tuple[str, ...]] = {
     "NewType": (),
+    "TypeVar": ("bound", "covariant", "contravariant"),
     "ParamSpec": ("bound", "covariant", "contravariant"),
     "TypeVarTuple": (),
     "TypeAliasType": ("type_params",),  # since Python 3.12
@@ -23,8 +25,10 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
 """Their classes, and the keyword arguments of each; the values are attributes between underscores. (``typing_extensions``
 gives those of older Pythons attributes that are none.)"""
 
+if version_info >= (3, 12):
+    KEYWORDS |= {name: (*KEYWORDS[name], "infer_variance") for name in ("TypeVar", "ParamSpec")}
 if version_info >= (3, 13):
-    KEYWORDS |= {name: (*KEYWORDS[name], "default") for name in ("ParamSpec", "TypeVarTuple")}
+    KEYWORDS |= {name: (*KEYWORDS[name], "default") for name in ("TypeVar", "ParamSpec", "TypeVarTuple")}
 
 
 def kinds() -> list[type]:
@@ -43,6 +47,7 @@ def reduce_name(thing: Any) -> Any:
     if found is not None and not cloudpickle._is_registered_pickle_by_value(found[0]):
         return thing.__reduce__()
     meant = [getattr(thing, place) for place in ("__supertype__", "__value__") if hasattr(thing, place)]
+    meant += getattr(thing, "__constraints__", ())
     options = {word: getattr(thing, f"__{word}__") for word in KEYWORDS[type(thing).__name__]}
     is_tracked = type(thing).__weakrefoffset__ != 0  # an alias by a ``type`` statement is not
     tracker = cloudpickle._get_or_create_tracker_id(thing) if is_tracked else None

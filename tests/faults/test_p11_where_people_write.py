@@ -19,7 +19,7 @@ BOTH = pytest.mark.parametrize("executor", ["threads", "processes"])
 
 # A user's own file: no main guard, and everything that a module may contain.
 MODULE = """
-import dataclasses, enum, sys
+import dataclasses, enum, functools, sys, typing
 from parallelkit import run_parallel, iter_parallel
 
 print("begins", __name__)
@@ -41,6 +41,16 @@ class Point:
 class Colour(enum.Enum):
     RED = 1
     BLUE = 2
+
+T = typing.TypeVar("T")
+
+class Box(typing.Generic[T]):
+    def __init__(self, value):
+        self.value = value
+
+@functools.cache
+def cached(number):
+    return number * FACTOR
 
 def scaled(number):
     return number * FACTOR
@@ -76,6 +86,8 @@ for executor in ("processes", "threads"):
     assert run(Counter(3), [1, 2]).values() == [4, 5]
     assert run(Counter(3).method, [1, 2]).values() == [2, 1]
     assert run(Counter.static, [1, 2]).values() == [-1, -2]
+    assert run(cached, [1, 2]).values() == [10, 20]
+    assert run(lambda number: Box[T](number).value, [1]).values() == [1]
     made = run(Counter.made, [1]).values()[0]
     assert type(made) is Counter and isinstance(made, Counter) and made.start == 1
     points = run(lambda point: point.moved(1), [Point(1), Point(2, 3)]).values()
