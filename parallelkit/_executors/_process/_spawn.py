@@ -21,11 +21,12 @@ from parallelkit._worker._channel import is_worker, outer_width
 
 ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
 
-_NUMERICAL = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM", "NUMBA")
-THREADS = (*(name + "_NUM_THREADS" for name in _NUMERICAL), "POLARS_MAX_THREADS", "LOKY_MAX_CPU_COUNT")
+_LIBRARIES = ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR", "VECLIB_MAXIMUM", "NUMBA", "RAYON")
+_OTHERS = ("POLARS_MAX_THREADS", "OPENCV_FOR_THREADS_NUM", "BLOSC_NTHREADS", "LOKY_MAX_CPU_COUNT")
+THREADS = (*(name + "_NUM_THREADS" for name in _LIBRARIES), *_OTHERS)
 """Environment variables for libraries that would otherwise start a thread for each cpu in every worker.
 
-By the last, joblib counts the cpus, and so does LightGBM.
+Rayon is what libraries written in Rust use, such as tokenizers. By the last, joblib counts the cpus, and so does LightGBM.
 """
 
 Fork = Callable[[tuple[int, ...], dict[str, str]], int]
