@@ -133,5 +133,10 @@ def make_writable(array):
     array.flags.writeable = True
 
 
+def compile_for_writable(array):
+    """As numba says it of a function that is compiled for arrays that may be written to."""
+    raise TypeError("No matching definition for argument type(s) readonly array(float64, 1d, C)")
+
+
 def write_past_numpy(array):
     memoryview(array)[0] = 1.0

@@ -93,7 +93,9 @@ def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
     assert "_serve.py" not in results.failures[0].traceback
 
 
-@pytest.mark.parametrize("write", [far.make_writable, far.write_past_numpy, np.ndarray.sort])
+@pytest.mark.parametrize(
+    "write", [far.make_writable, far.write_past_numpy, far.compile_for_writable, np.ndarray.sort]
+)
 def test_who_writes_to_one_in_another_way_is_told_why(executor, write):
     """However numpy or Python refuse to write to a shared array, the error has the note; first of all where the flag is to be set."""
     results = run_parallel(lambda _, array: write(array), [0], args=(np.zeros(LONG),), executor=executor)

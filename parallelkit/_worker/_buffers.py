@@ -108,19 +108,20 @@ def load_shared(mapping: mmap, own: mmap | None, spans: list[Span]) -> Any:
 
 SHARED = "large arrays in args= and kwargs= are shared by all worker processes, and so read-only: copy what you change in the task (array.copy())"
 
-REFUSING = ValueError, TypeError
-REFUSAL = "read-only", "WRITEABLE flag", "not writable"
-"""How numpy, Python and ctypes refuse to write to such an array, or to make it writable."""
+REFUSAL = "read-only", "readonly array", "as readonly", "WRITEABLE flag", "not writable"
+"""How numpy, Python, numba, OpenCV and ctypes refuse to write to such an array, or to make it writable."""
 
 
 def explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Add a note to the error of a task that writes to a shared array; numpy's own text gives no reason."""
+    """Add a note to the error of a task that writes to a shared array; the error's own text gives no reason."""
 
     def explaining(item: Any) -> Any:
         try:
             return call(item)
-        except (ValueError, TypeError) as error:
-            if type(error) in REFUSING and any(part in str(error) for part in REFUSAL):
+        except Exception as error:
+            kind = type(error)
+            known = kind in (ValueError, TypeError) or kind.__module__ in ("cv2", "numba.core.errors")
+            if known and any(part in str(error) for part in REFUSAL):
                 error.add_note(SHARED)
             raise
 
