@@ -41,7 +41,7 @@ _loop
 _events
 _executors/_futures
 _executors/_submit/_dispatcher
-_executors/_submit/_opening
+_executors/_submit/_opening  _executors/_submit/_settling
 _executors/_submit/_exit
 _journal/_recorder
 _journal/_payload
@@ -87,7 +87,7 @@ _executors/_process/_pace  _executors/_tickets  _executors/_process/_reloads
 _executors/_process/_carried  _executors/_process/_search_path
 _executors/_process/_payload
 _executors/_process/_definitions  _executors/_process/_arrivals  _executors/_process/_blocks  _executors/_process/_at_import  _executors/_contexts
-_executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_queue  _executors/_thread/_loss  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_words  _executors/_process/_killing  _executors/_process/_reserve
+_executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_submit/_refusals  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_queue  _executors/_thread/_loss  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_words  _executors/_process/_killing  _executors/_process/_reserve
 _executors/_process/_generators
 _executors/_process/_captures  _executors/_greenlets
 _executors/_contract

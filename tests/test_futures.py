@@ -41,9 +41,11 @@ from parallelkit import (
 )
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
+from parallelkit._executors._process._lane import Broken
 from parallelkit._executors._submit import _exit
-from parallelkit._executors._submit._future import PoolFuture, to_cancel
+from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._executors._submit._opening import Opening
+from parallelkit._executors._submit._settling import to_cancel
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit.testing import inline_runs
 
@@ -188,6 +190,90 @@ def test_a_broken_executor_ends_its_threads(make):
     own = executor._dispatcher._opening.thread
     own.join(30)
     assert not own.is_alive()
+
+
+@pytest.fixture
+def breaking():
+    """An executor of three threads, of whose initializers all but the first have raised; the first has a call."""
+    started, both, begun, go = iter([None]), threading.Barrier(2), threading.Event(), threading.Event()
+
+    def begin():
+        if next(started, both):
+            both.wait(30)
+            raise LookupError("no model")
+
+    with ThreadExecutor(3, initializer=begin) as executor:
+        first = executor.submit(lambda: begun.set() or (go.wait(30) and "made"))
+        assert begun.wait(30)
+        others = [executor.submit(abs, -1) for _ in range(3)]
+        assert not wait(others, 30).not_done
+        # Of the second, too; and the dispatcher has seen it: else it would look again and again.
+        wait_until(lambda: len(executor._pool.workers) == 1 and executor._dispatcher._port.failure is None)
+        yield executor, first, others, go
+        go.set()
+
+
+def test_an_initializer_that_raises_ends_no_call_that_has_begun(breaking):
+    """As in a standard pool: it has its value, and the shutdown waits for it; those that have not begun fail."""
+    executor, first, others, go = breaking
+    for other in others:
+        with pytest.raises(BrokenThreadPool, match="no model"):
+            other.result(0)
+    with pytest.raises(BrokenThreadPool, match="no model"):
+        executor.submit(abs, -1)
+    assert first.running()
+    go.set()
+    executor.shutdown()
+    assert "made" == first.result(0)
+
+
+def test_a_broken_executor_that_has_lost_every_slot_waits_for_no_call(breaking):
+    """The calls that have begun before it broke hang; none would ever end."""
+    executor, first, _, _ = breaking
+    executor._dispatcher._port.fail(ParallelKitError("every slot is lost"))
+    with pytest.raises(ParallelKitError, match="every slot is lost"):
+        first.result(30)
+    with pytest.raises(BrokenThreadPool):
+        executor.submit(abs, -1)
+
+
+def test_a_call_that_waits_for_one_for_which_no_thread_can_be_initialized_is_told_so():
+    """The call that it waits for has been moved forward, and fails all the same."""
+    started = iter([None])
+
+    def begin():
+        next(started)
+
+    with ThreadExecutor(1, initializer=begin) as executor:
+        nested = executor.submit(lambda: repr(executor.submit(abs, -1).exception()))
+        assert nested.result(30).startswith("BrokenThreadPool(")
+
+
+@pytest.mark.parametrize("fate", ["broken", "lost"])
+def test_what_is_done_as_an_executor_breaks_keeps_its_value(fate, monkeypatch, tmp_path):
+    """Also if it ends when the dispatcher has looked for what has ended, and has yet to look at the engine."""
+    begun, go = (fifo(tmp_path / name) for name in ("begun", "go"))
+    with ProcessExecutor(1) as executor:
+        call = executor.submit(far.tell_and_hear, (begun, go))
+        far.hear(begun)
+        port, supervisor = executor._dispatcher._port, executor._pool._supervisor
+        wait, broken, waits = port.wait, Broken("worker processes hang"), threading.Event()
+
+        def end_meanwhile(until):
+            waits.set()
+            events = wait(until)
+            if port.failure is not None and not port._lane.closed:
+                far.tell(go, "on")
+                wait_until(lambda: port._lane.events)
+            return events
+
+        monkeypatch.setattr(port, "wait", end_meanwhile)
+        port.wake()
+        assert waits.wait(30)
+        if fate == "broken":
+            monkeypatch.setattr(supervisor, "broken", broken)
+        port._lane.fail(broken)
+        assert "on" == call.result(30)
 
 
 class Load:

@@ -14,22 +14,10 @@ from typing import Any
 from parallelkit._collector import do_freely
 from parallelkit._executors._contract import Block, Call, Ended, Job, PoolEngine, Port, Ticket
 from parallelkit._executors._submit._exit import finish_at_exit, is_exiting
-from parallelkit._executors._submit._future import (
-    UNMADE,
-    Flight,
-    Making,
-    PoolFuture,
-    Request,
-    copy_of,
-    fail,
-    is_of_parent,
-    label,
-    must_not_wait,
-    stopped,
-    tell,
-    to_cancel,
-)
+from parallelkit._executors._submit._future import UNMADE, Flight, Making, PoolFuture, Request
 from parallelkit._executors._submit._opening import Opening
+from parallelkit._executors._submit._refusals import copy_of, is_of_parent, must_not_wait, stopped
+from parallelkit._executors._submit._settling import fail, labels, tell, to_cancel
 from parallelkit._executors._thread._lending import Lender, is_thread_of
 
 
@@ -37,8 +25,7 @@ class Dispatcher:
     """What stands between ``submit`` and the engine. ``ahead``: hand over calls before there is a thread for them."""
 
     def __init__(self, engine: PoolEngine, timeout: float | None, ahead: bool) -> None:
-        self._engine = engine
-        self._timeout = timeout
+        self._engine, self._timeout = engine, timeout
         self._ahead = ahead  # then a future is set to running by the thread that makes the call, else as it is handed over
         self._lock = threading.RLock()  # reentrant: while it is held, the collector may finalize the executor
         self._lender = engine if isinstance(engine, Lender) else None
@@ -150,9 +137,7 @@ class Dispatcher:
             self._engine.close()
 
     def _open_port(self) -> Port:
-        flying = self._flying  # not ``self`` in the label, a cycle: self, port, job, label
-        job = Job(None, label=lambda index: label(flying[index][1]), exact=not self._ahead, shared=True)
-        return self._engine.open(job)
+        return self._engine.open(Job(None, label=labels(self._flying), exact=not self._ahead, shared=True))
 
     def shut(self, cancel_futures: bool, stop: bool = False) -> None:
         """Take no more calls. The dispatcher's thread ends, and closes the engine, once those it has are done.
@@ -212,15 +197,14 @@ class Dispatcher:
                     break
                 self._settle(port.wait(None))
                 if port.failure is not None and self._engine.broken:
-                    self._break(port.failure)
+                    self._break(port, port.failure)
                 elif port.failure is not None:
                     port = self._replace(port, port.failure)
             if self._stopped:  # by Ctrl-C
-                port.close()
-                self._settle(port.wait(0.0))  # calls that were done keep their values
-                fail(self._flying, self._inbox, stopped())
-        except BaseException as error:  # say, no worker can be started: leave no future unsettled
-            self._break(error)
+                self._cut_off(port, self._inbox, stopped())
+        except BaseException as error:  # leave no future unsettled
+            self._refuse(error)
+            fail(self._flying, self._inbox, error)
         finally:
             port.close()
             self._engine.close()
@@ -230,8 +214,7 @@ class Dispatcher:
         tickets: list[Ticket] = []
         room = port.room()
         while self._inbox and len(tickets) < room:
-            ticket = self._begin(self._inbox.popleft())
-            if ticket is not None:
+            if (ticket := self._begin(self._inbox.popleft())) is not None:
                 tickets.append(ticket)
         port.start(tickets)
         for future in urgent:
@@ -280,12 +263,27 @@ class Dispatcher:
         self.repay(future)
         return future
 
-    def _break(self, failure: BaseException) -> None:
-        """Nothing can run any more: fail every submitted call with this error, and refuse new calls with it."""
+    def _cut_off(self, port: Port, inbox: deque[Request], failure: BaseException) -> None:
+        """Close the port, and fail all calls but those that were done, which keep their values."""
+        port.close()
+        self._settle(port.wait(0.0))
+        fail(self._flying, inbox, failure)
+
+    def _refuse(self, failure: BaseException) -> None:
+        """Refuse new calls with this error."""
         with self._lock:
-            self._failure = failure
+            self._failure = failure if self._failure is None else self._failure
             self._shut = True
-        fail(self._flying, self._inbox, failure)
+
+    def _break(self, port: Port, failure: Exception) -> None:
+        """The engine is broken: fail the submitted calls with this error. Threads finish those that they have begun."""
+        self._refuse(failure)
+        if self._ahead and failure is self._failure:
+            port.failure = None  # it would keep ``wait`` from waiting for them
+            waiting = {index: self._flying.pop(index) for index, *_ in port.give_back()}
+            fail(waiting, self._inbox, failure)
+        else:
+            self._cut_off(port, self._inbox, failure)
 
     def _replace(self, port: Port, failure: Exception) -> Port:
         """Every slot is lost, or no worker can be started: fail every submitted call, and open a new port for later ones."""
@@ -294,6 +292,5 @@ class Dispatcher:
             self._refusal = self._engine.loss, failure
             inbox, self._inbox = self._inbox, deque()
             self._port = fresh
-        port.close()
-        fail(self._flying, inbox, failure)
+        self._cut_off(port, inbox, failure)
         return fresh

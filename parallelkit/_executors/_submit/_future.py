@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures._base import CANCELLED, PENDING, RUNNING
-from copy import copy
+from concurrent.futures._base import CANCELLED, PENDING
 from typing import Any, Protocol, TypeVar
 
 from parallelkit._cancelled import TaskCancelled
 from parallelkit._executors._contract import Call
-from parallelkit._logger import logger
 from parallelkit._system import monotonic
 
 R = TypeVar("R")
@@ -83,34 +79,6 @@ class PoolFuture(Future[R]):
             self._condition.notify_all()
 
 
-def must_not_wait() -> RuntimeError:
-    """The error of a wait that would never end."""
-    return RuntimeError(
-        "this thread must not wait for a call to this executor, which could not be made meanwhile: the thread is in a callback "
-        "of a future, or in a finalizer (__del__) that interrupted the executor's own work; wait in another thread"
-    )
-
-
-def stopped() -> TaskCancelled:
-    """The error of a call that a stop has cut off."""
-    return TaskCancelled("Ctrl-C stopped the executor before this call was done")
-
-
-def copy_of(failure: BaseException) -> BaseException:
-    """A copy to raise. The original is kept, and would keep the frames of all who catch it, the executor among their variables."""
-    raised = copy(failure)
-    raised.__cause__ = failure.__cause__
-    return raised.with_traceback(failure.__traceback__)
-
-
-def is_of_parent(pid: int) -> RuntimeError:
-    """The error of a use in a forked child: the executor is that of process ``pid``."""
-    return RuntimeError(
-        f"this executor belongs to process {pid}, and cannot be used in a forked child (process {os.getpid()}); "
-        "make a new executor in the child"
-    )
-
-
 Request = tuple[PoolFuture[Any], Call, object]
 """A submitted call: its future, the call as workers receive it, and the function by which messages name it."""
 
@@ -136,39 +104,3 @@ class Making:
         begun = future.begin()
         del future
         return fn(*args, **kwargs) if begun else UNMADE
-
-
-def tell(settle: Callable[[Any], object], ending: Any) -> None:
-    """Settle a future. Log an error of a callback that is no ``Exception``, such as SystemExit: it would end the dispatcher's thread."""
-    try:
-        settle(ending)
-    except BaseException:
-        logger.exception("a callback of a future raised an error that is no Exception; the executor goes on")
-
-
-def label(fn: object) -> str:
-    """How messages name a call."""
-    return f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}"
-
-
-def to_cancel(flying: dict[int, Flight], inbox: deque[Request], slots: int) -> Iterator[PoolFuture[Any]]:
-    """The calls that have not begun, but for as many as there are free slots: a standard pool would have begun those."""
-    futures = [
-        future for future, _ in list(flying.values())
-    ]  # lists, for another thread may change the two meanwhile
-    futures += [future for future, _, _ in list(inbox)]
-    # Without taking each one's lock, and then from the back: the threads make short calls about as fast.
-    states = [future._state for future in futures]
-    waiting = [future for future, state in zip(futures, states, strict=True) if state == PENDING]
-    kept = set(waiting[: max(0, slots - states.count(RUNNING))])
-    return (future for future in reversed(futures) if future not in kept)
-
-
-def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
-    """Fail all calls, whether handed over or not, each with a copy: raised again and again, one would collect all the tracebacks."""
-    futures = [*(future for future, _ in flying.values()), *(future for future, _, _ in inbox)]
-    flying.clear()
-    inbox.clear()
-    for future in futures:
-        if future.begin() or future.running():
-            tell(future.set_exception, copy_of(failure))

@@ -52,12 +52,13 @@ class TicketQueue:
             return count
 
     def withdraw(self) -> list[Ticket]:
-        """Remove and return the ordinary tickets, held ones included."""
+        """Remove and return all tickets, held ones included."""
         with self._lock:
             tickets = [*self.held]
             self.held.clear()
-            with suppress(IndexError):
-                tickets.extend(self.drawn)
+            for drawn in (self.drawn_urgent, self.drawn):
+                with suppress(IndexError):
+                    tickets.extend(drawn)
             return tickets
 
     def clear(self) -> None:

@@ -1,0 +1,36 @@
+"""Why an executor takes no call, or gives up one that it has taken: the errors."""
+
+from __future__ import annotations
+
+import os
+from copy import copy
+
+from parallelkit._cancelled import TaskCancelled
+
+
+def must_not_wait() -> RuntimeError:
+    """The error of a wait that would never end."""
+    return RuntimeError(
+        "this thread must not wait for a call to this executor, which could not be made meanwhile: the thread is in a callback "
+        "of a future, or in a finalizer (__del__) that interrupted the executor's own work; wait in another thread"
+    )
+
+
+def stopped() -> TaskCancelled:
+    """The error of a call that a stop has cut off."""
+    return TaskCancelled("Ctrl-C stopped the executor before this call was done")
+
+
+def copy_of(failure: BaseException) -> BaseException:
+    """A copy to raise. The original is kept, and would keep the frames of all who catch it, the executor among their variables."""
+    raised = copy(failure)
+    raised.__cause__ = failure.__cause__
+    return raised.with_traceback(failure.__traceback__)
+
+
+def is_of_parent(pid: int) -> RuntimeError:
+    """The error of a use in a forked child: the executor is that of process ``pid``."""
+    return RuntimeError(
+        f"this executor belongs to process {pid}, and cannot be used in a forked child (process {os.getpid()}); "
+        "make a new executor in the child"
+    )
