@@ -235,9 +235,12 @@ class Loop:
         running = self.port.running()
         self.scheduler.put_back(self.port.give_back(), now)
         self.port.close()
-        self.scheduler.finish(self.port.wait(now), now)  # what was committed before the close is delivered
+        ended = self.port.wait(now)
+        self.scheduler.finish(ended, now)  # what was committed before the close is delivered
         failure = self.port.failure
-        known = {index for index, *_ in running}
+        over = {index for one in ended for index in (one.indices if isinstance(one, Block) else (one.index,))}
+        running = [one for one in running if one[0] not in over]  # some may have ended since this was asked
+        known = over.union(index for index, *_ in running)
         late = [(index, min(at, now), worker) for index, at, worker in self.port.late if index not in known]
         self.scheduler.stop(reason, now, running + late, stacks, failure and failure.__cause__)
         self._tell()

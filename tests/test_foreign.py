@@ -4,7 +4,7 @@ import gc
 import signal
 import threading
 import weakref
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import contextmanager
@@ -337,6 +337,26 @@ def test_what_is_in_a_pool_that_takes_no_more_calls(error, lost, monkeypatch):
     assert port.failure is error
     pool.run()
     assert bool(lost) == (port.wait(monotonic()) == [])
+
+
+def test_a_failure_that_a_run_has_not_seen_as_it_stops_was_the_last_attempt():
+    """It counts once: the call that raised it is not also taken for a retry that the stop has cut off."""
+    go, both = threading.Event(), threading.Barrier(2)
+
+    def fail(number):
+        assert not number or go.wait(10)
+        raise (ValueError, OSError)[number]
+
+    def hear(event):
+        if (event.kind, event.index) == ("failed", 0):
+            go.set()
+            wait([pool.submit(both.wait, 10) for _ in range(2)])  # the pool needs the thread of task 1, too
+
+    with ThreadPoolExecutor(2) as pool:
+        retries = Retry(2, on=OSError, delay=0)
+        results = run_parallel(fail, range(2), executor=pool, max_failures=1, retries=retries, on_event=hear)
+    assert (1, 1) == (results.outcomes[0].attempts, results.outcomes[1].attempts)
+    assert 2 == results.summary.attempts == len(results.attempts)
 
 
 def test_a_timeout_in_a_thread_pool_counts_from_the_start(monkeypatch):

@@ -537,6 +537,20 @@ def test_what_fails_until_the_stop_is_cancelled_where_a_try_was_left():
     assert (again, 1, 2.0) == (tried.error.__cause__, tried.attempts, tried.duration)
 
 
+@pytest.mark.parametrize("step", [Fail(ERROR, after=2), Done("refused", after=2)])
+def test_what_ends_while_the_run_is_being_stopped_was_its_last_attempt(step, monkeypatch):
+    """An attempt that ends after the run has asked what is running, and could be retried, is not taken for the next one that was cut off."""
+    tenacity = pytest.importorskip("tenacity", reason="installed with the test extra")
+    again = tenacity.retry_if_exception_type(OSError) | tenacity.retry_if_result(bool)
+    script = Script({0: Fail(ValueError(), after=1), 1: step})
+    run = FakeRun(script, range(2), policy=as_policy(tenacity.Retrying(retry=again)), max_failures=1)
+    monkeypatch.setattr(run.port, "give_back", lambda: run.clock.advance(1) or [])
+    run.drive()
+    assert [ValueError, TaskCancelled] == kinds(run)
+    assert {0: (1, 1.0), 1: (1, 2.0)} == {one.key: (one.attempts, one.duration) for one in run.outcomes}
+    assert 2 == len(run.ledger.attempts())
+
+
 def test_after_the_stop_nothing_runs():
     """After a stop, the port is closed, and nothing runs."""
     run = FakeRun(Script({0: Fail(ERROR), 1: Hang(), 2: Hang()}), range(3), raise_first=True).drive()
