@@ -148,6 +148,47 @@ def test_a_handler_that_a_module_attaches_writes_each_record_of_a_worker_once(le
     assert ["legacy_log a 0", "legacy_log b 1"] == (legacy / "log").read_text().splitlines()
 
 
+OWN_CLASS = """
+import logging
+
+class Own(logging.Logger):
+    def __init__(self, name, level=logging.NOTSET):
+        super().__init__(name, level)
+        self.told = []
+
+    def tell(self, text):
+        self.told.append(text)
+        self.info(text)
+
+before = logging.getLoggerClass()
+logging.setLoggerClass(Own)
+logger = logging.getLogger(__name__)
+logger.told
+plain = logging.getLogger("own_class_not")
+logging.setLoggerClass(before)
+
+def say(item):
+    logger.tell(item)
+    child = logging.getLogger(__name__ + ".child")
+    return logger.told, child.getEffectiveLevel(), type(plain).__name__
+"""
+
+
+def test_a_logger_has_the_class_that_its_module_gives_it(tmp_path, monkeypatch, caplog):
+    """It was made before, for its level, and import astropy failed in every worker. Others keep the usual class."""
+    (tmp_path / "own_class.py").write_text(OWN_CLASS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(logging.getLogger("own_class_not"), "level", logging.DEBUG)
+    module = importlib.import_module("own_class")
+    module.logger.setLevel(15)
+    try:
+        results = run_parallel(module.say, ["a"], executor="processes", max_workers=1)
+    finally:
+        del sys.modules["own_class"], logging.root.manager.loggerDict["own_class"]
+    assert [(["a"], 15, "Logger")] == results.values()
+    assert ["a"] == [record.getMessage() for record in caplog.records]
+
+
 @pytest.mark.all
 @pytest.mark.parametrize("propagate", [True, False])
 def test_an_initializer_that_configures_logging_as_the_program_does_takes_no_record_from_it(

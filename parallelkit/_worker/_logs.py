@@ -97,8 +97,34 @@ def _install(send: Send, setup: dict[str, Any]) -> None:
     logging.root.handlers[:] = [to_parent]
     for name, level in setup["levels"].items():
         logging.getLogger(name).setLevel(level)
+    _give_class_late(set(setup["own_class"]))
     logging.disable(setup["disabled"])
     logging.captureWarnings(setup["captured"])
+
+
+def _give_class_late(names: set[str]) -> None:
+    """Have these loggers, made for their levels and their children's, become of the class that is set when somebody asks for them.
+
+    astropy, for one, sets a class of its own, asks for its logger, and calls what only that class has.
+    """
+    from logging import Logger, Manager, getLoggerClass
+
+    get = Manager.getLogger
+
+    def get_of_its_class(self: Manager, name: str) -> Logger:
+        logger = get(self, name)
+        if name in names and type(logger) is Logger:
+            kind = self.loggerClass or getLoggerClass()
+            if kind is not Logger:
+                level, parent, handlers = logger.level, logger.parent, logger.handlers
+                logger.__class__ = kind
+                kind.__init__(logger, name)
+                logger.level, logger.parent = level, parent
+                logger.handlers.extend(handlers)
+        return logger
+
+    if names:
+        Manager.getLogger = get_of_its_class  # type: ignore[method-assign]  # ``logging.getLogger`` calls it
 
 
 _SENT = "_parallelkit_sent"

@@ -33,7 +33,6 @@ _DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
 
 def setup_frame(width: int, initializer: bool) -> bytes:
     """The first frame of a worker: what it must know of the parent, as that is now."""
-    levels, targets, disabled = _logging()
     path = search_path()
     setup = {
         "prefix": sys.prefix,
@@ -45,9 +44,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "argv": _arguments(),
         "encodings": [_encoding(1, sys.stdout), _encoding(2, sys.stderr)],
         "warnings": _warning_filters(),
-        "levels": levels,
-        "targets": targets,
-        "disabled": disabled,
+        **_logging(),
         "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
         "width": width * outer_width(),
         "initializer": initializer,
@@ -105,18 +102,24 @@ def _needs_site() -> bool:
     return not all(finder.__module__.startswith(_USUAL_FINDERS) for finder in finders)
 
 
-def _logging() -> tuple[dict[str, int], dict[str, list[str | None]], int]:
-    """Levels of loggers, what their handlers write to, and the level up to which all are disabled."""
+def _logging() -> dict[str, Any]:
+    """Levels of loggers, which of these are of a class of their own, what handlers write to, and up to which level all are disabled."""
     # Another thread may be loading it just now; then nobody has set anything yet.
-    manager = getattr(getattr(sys.modules.get("logging"), "Logger", None), "manager", None)
+    usual = getattr(sys.modules.get("logging"), "Logger", None)
+    manager = getattr(usual, "manager", None)
     if manager is None:
-        return {}, {}, 0
+        return {"levels": {}, "own_class": [], "targets": {}, "disabled": 0}
     loggers = {name: logger for name, logger in list(manager.loggerDict.items()) if hasattr(logger, "level")}
+    own_class = [name for name, logger in loggers.items() if logger.level and type(logger) is not usual]
     loggers["root"] = manager.root
     levels = {name: logger.level for name, logger in loggers.items() if logger.level}
     with_handlers = {name: logger for name, logger in loggers.items() if getattr(logger, "handlers", None)}
-    targets = {name: list(map(target, logger.handlers)) for name, logger in with_handlers.items()}
-    return {**levels, "root": manager.root.level}, targets, manager.disable
+    return {
+        "levels": {**levels, "root": manager.root.level},
+        "own_class": own_class,
+        "targets": {name: list(map(target, logger.handlers)) for name, logger in with_handlers.items()},
+        "disabled": manager.disable,
+    }
 
 
 def _warning_filters() -> list[tuple[Any, ...]] | None:
