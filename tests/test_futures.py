@@ -42,10 +42,10 @@ from parallelkit import (
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken
-from parallelkit._executors._submit import _exit
+from parallelkit._executors._submit import _exit, _opening
 from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._executors._submit._opening import Opening
-from parallelkit._executors._submit._settling import to_cancel
+from parallelkit._executors._submit._settling import fail, to_cancel
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit.testing import inline_runs
 
@@ -274,6 +274,34 @@ def test_what_is_done_as_an_executor_breaks_keeps_its_value(fate, monkeypatch, t
             monkeypatch.setattr(supervisor, "broken", broken)
         port._lane.fail(broken)
         assert "on" == call.result(30)
+
+
+def test_a_call_that_has_failed_may_still_be_in_line():
+    """A call that a task waits for may fail before it is handed over; the dispatcher passes over it."""
+    with ThreadExecutor(1) as executor:
+        assert 1 == executor.submit(abs, -1).result(30)
+        executor._dispatcher._urgent.append(PoolFuture(executor._dispatcher))
+        assert 2 == executor.submit(abs, -2).result(30)
+
+
+def test_all_that_fail_are_forgotten():
+    """Those that were handed over, and those that were not: nobody looks for them again."""
+    futures = [PoolFuture(None) for _ in range(2)]
+    flying, inbox = {0: (futures[0], abs)}, deque([(futures[1], None, abs)])
+    fail(flying, inbox, LookupError("gone"))
+    assert ({}, deque()) == (flying, inbox)
+    assert ["gone", "gone"] == [str(future._exception) for future in futures]
+
+
+def test_a_shutdown_waits_for_a_thread_that_begins_late(monkeypatch):
+    """The executor's own, which another thread is just starting; if that does not come about, it waits no longer than its patience."""
+    monkeypatch.setattr(_opening, "PATIENCE", 0.01)
+    Opening(Opening.begin).join()
+    late = Opening(Opening.begin)
+    monkeypatch.setattr(late._done, "wait", lambda timeout: late.thread.start())
+    late.join()
+    assert not late.thread.is_alive()
+    assert not late.give_up(), "it has begun"
 
 
 class Load:
@@ -744,12 +772,22 @@ def refusal(executor):
 
 
 @both
-@pytest.mark.parametrize("fate", [sys.exit, lambda future: future.set_result(7)], ids=["exits", "settles"])
-def test_a_callback_that_exits_ends_no_other_call(make, fate, caplog):
+@pytest.mark.parametrize(
+    ("fate", "logged"),
+    [
+        (sys.exit, "a callback of a future raised an error that is no Exception; the executor goes on"),
+        (lambda future: future.set_result(7), "exception calling callback"),
+    ],
+    ids=["exits", "settles"],
+)
+def test_a_callback_that_exits_ends_no_other_call(make, fate, logged, caplog, tmp_path):
     """A callback that raises SystemExit is logged, and later calls have their results."""
+    go = fifo(tmp_path / "go")
     with make(1) as executor:
-        executor.submit(abs, -1).add_done_callback(fate)
+        executor.submit(far.hear, go).add_done_callback(fate)
+        far.tell(go, "on")
         assert [2, 3] == [executor.submit(abs, number).result(timeout=30) for number in (-2, -3)]
+    assert logged in caplog.text
 
 
 @pytest.mark.parametrize("wait", ["submit", "map", "run"])
