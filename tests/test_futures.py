@@ -284,13 +284,17 @@ def test_a_call_that_has_failed_may_still_be_in_line():
         assert 2 == executor.submit(abs, -2).result(30)
 
 
-def test_all_that_fail_are_forgotten():
-    """Those that were handed over, and those that were not: nobody looks for them again."""
-    futures = [PoolFuture(None) for _ in range(2)]
-    flying, inbox = {0: (futures[0], abs)}, deque([(futures[1], None, abs)])
+def test_all_that_fail_are_forgotten(caplog):
+    """Those that were handed over, and those that were not: nobody looks for them again. Those that are settled stay so."""
+    *futures, cancelled = [PoolFuture(None) for _ in range(3)]
+    assert futures[0].begin()
+    assert cancelled.cancel()
+    flying, inbox = {0: (futures[0], abs), 1: (cancelled, abs)}, deque([(futures[1], None, abs)])
     fail(flying, inbox, LookupError("gone"))
     assert ({}, deque()) == (flying, inbox)
     assert ["gone", "gone"] == [str(future._exception) for future in futures]
+    assert cancelled.cancelled()
+    assert "" == caplog.text
 
 
 def test_a_shutdown_waits_for_a_thread_that_begins_late(monkeypatch):
@@ -433,6 +437,17 @@ def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
     inbox = deque((future, None, abs) for future in futures[5:])
     assert [*futures[:3:-1], cancelled, begun] == list(to_cancel(flying, inbox, 3))
     assert [*futures[:5:-1], cancelled, begun] == list(to_cancel(flying, inbox, 5)), "none flies yet"
+
+
+def test_a_shutdown_that_cancels_spares_none_where_more_calls_run_than_there_are_slots():
+    """A process has the next call at hand, which counts as running."""
+    running, *waiting = [PoolFuture(None) for _ in range(4)]
+    at_hand = waiting.pop()
+    assert running.begin()
+    assert at_hand.begin()
+    flying = {0: (running, abs), 1: (at_hand, abs)}
+    inbox = deque((future, None, abs) for future in waiting)
+    assert [*waiting[::-1], at_hand, running] == list(to_cancel(flying, inbox, 1))
 
 
 def test_a_shutdown_that_cancels_spares_the_call_of_an_idle_thread():
