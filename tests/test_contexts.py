@@ -268,6 +268,26 @@ def test_an_attempt_finds_what_its_initializer_has_set_also_where_its_caller_has
     assert "the thread's" == Context().run(caller)
 
 
+@pytest.mark.parametrize("through", [run_on, call])
+def test_a_run_inline_has_its_callers_variables_not_those_of_the_threads_initializer(through):
+    """Where a task has changed what the initializer has set, a run that it makes in its own thread sees the change."""
+
+    def initialize():
+        VARIABLE.set("the thread's")
+        decimal.getcontext().prec = 50
+
+    def look(item):
+        return VARIABLE.get(), decimal.getcontext().prec
+
+    def change_and_run(item):
+        VARIABLE.set("the task's")
+        decimal.getcontext().prec = 9
+        return run_parallel(look, [0], executor="inline")[0]
+
+    with ThreadExecutor(1, initializer=initialize) as executor:
+        assert ("the task's", 9) == through(executor, change_and_run)
+
+
 def in_a_run():
     return run_parallel(far.third_of, [1, 2], executor="processes").values()
 

@@ -41,16 +41,17 @@ class Variables:
         self.fresh: Callable[[], Context] = context.copy
         """Makes the context of one attempt; called in its thread."""
         if own or initialized:
-            self.fresh = partial(_furnished, context, own)  # a method would make a cycle
+            self.fresh = partial(_furnished, context, own, initialized)  # a method would make a cycle
 
     def call(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run one attempt; called in its thread."""
         return self.fresh().run(fn, *args, **kwargs)
 
 
-def _furnished(variables: Context, own: Settings) -> Context:
+def _furnished(variables: Context, own: Settings, initialized: bool) -> Context:
     context = variables.copy()
-    settings: Settings = getattr(_thread, "settings", [])
+    # A run inline, in such a thread, has the variables of its caller alone.
+    settings: Settings = getattr(_thread, "settings", []) if initialized else []
     for variable, make in own + settings:
         context.run(variable.set, make())
     return context
