@@ -226,13 +226,17 @@ def test_what_a_module_shows_on_stderr_is_shown_once(legacy, capfd, monkeypatch)
 
 
 @pytest.mark.all
-def test_a_queue_that_a_thread_of_a_worker_would_empty_gets_no_record(legacy):
+@pytest.mark.parametrize("queue", ["queue.SimpleQueue()", "queue.Queue()", "multiprocessing.SimpleQueue()"])
+def test_a_queue_that_a_thread_of_a_worker_would_empty_gets_no_record(legacy, queue):
     """If a module attaches a queue as it is imported, that of the program gets all that tasks log: a worker is killed."""
     with (legacy / "legacy_log.py").open("a") as module:
-        module.write("records = queue.SimpleQueue()\n")
-        module.write("logger.addHandler(logging.handlers.QueueHandler(records))\n")
-        module.write("def say_and_count(item):\n    logger.info(item)\n    return records.qsize()\n")
+        module.write("import multiprocessing\n")
+        module.write(f"records = {queue}\n")
+        module.write("class Handler(logging.handlers.QueueHandler):\n")
+        module.write("    def enqueue(self, record):\n        self.queue.put(record)\n")
+        module.write("logger.addHandler(Handler(records))\n")
+        module.write("def say_and_look(item):\n    logger.info(item)\n    return records.empty()\n")
     module = importlib.import_module("legacy_log")
-    counts = run_parallel(module.say_and_count, ["a", "b"], executor="processes", max_workers=1).values()
-    assert [0, 0] == counts
-    assert ["a", "b"] == [module.records.get_nowait().message for _ in counts]
+    found = run_parallel(module.say_and_look, ["a", "b"], executor="processes", max_workers=1).values()
+    assert [True, True] == found
+    assert ["a", "b"] == [module.records.get().message for _ in found]

@@ -59,8 +59,8 @@ def target(handler: Handler) -> str | None:
     """The file or standard stream that a handler writes to, or a queue within its process; None if it is something else."""
     attributes = getattr(handler, "__dict__", {})
     path, stream, queue = map(attributes.get, ("baseFilename", "stream", "queue"))
-    if type(queue).__module__ in ("queue", "_queue"):
-        return "<queue>"  # which a thread empties that would be killed with the worker
+    if type(queue).__module__ in ("queue", "_queue", "multiprocessing.queues"):
+        return "<queue>"  # only this process reads it, by a thread that would be killed with the worker
     if type(path) is str:
         return path
     if stream is None:
