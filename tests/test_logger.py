@@ -204,6 +204,17 @@ def test_an_initializer_that_configures_logging_as_the_program_does_takes_no_rec
 
 
 @pytest.mark.all
+def test_a_logger_that_passes_nothing_on_has_its_records_from_workers(legacy):
+    """If a module turns propagation off as it is imported, a handler that the program attaches later gets what tasks log."""
+    with (legacy / "legacy_log.py").open("a") as module:
+        module.write("logger.propagate = False\n")
+    module = importlib.import_module("legacy_log")
+    module.write_to(legacy / "log")
+    run_parallel(module.say, ["a", "b"], executor="processes", max_workers=1).raise_failures()
+    assert ["legacy_log a 0", "legacy_log b 1"] == (legacy / "log").read_text().splitlines()
+
+
+@pytest.mark.all
 def test_a_handler_with_a_file_of_the_workers_own_writes_to_it(legacy):
     """A handler that an initializer attaches, with a file to which the program does not write, gets the records, too."""
     module = importlib.import_module("legacy_log")

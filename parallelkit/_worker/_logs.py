@@ -95,6 +95,8 @@ def _install(send: Send, setup: dict[str, Any]) -> None:
 
     logging.Logger.addHandler = attach_once  # type: ignore[method-assign]  # modules call it wherever they attach one
     logging.root.handlers[:] = [to_parent]
+    for name in setup["apart"]:  # which pass nothing on to the root
+        logging.getLogger(name).handlers.append(to_parent)
     for name, level in setup["levels"].items():
         logging.getLogger(name).setLevel(level)
     _give_class_late(set(setup["own_class"]))
@@ -103,7 +105,7 @@ def _install(send: Send, setup: dict[str, Any]) -> None:
 
 
 def _give_class_late(names: set[str]) -> None:
-    """Have these loggers, made for their levels and their children's, become of the class that is set when somebody asks for them.
+    """Have these loggers, which were made before anybody asked for them, become of the class that is set when somebody does.
 
     astropy, for one, sets a class of its own, asks for its logger, and calls what only that class has.
     """
