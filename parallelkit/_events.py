@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from parallelkit._book import Failed, News
@@ -66,7 +67,7 @@ class Observer:
         self._key = key
         self._began = began
         self._keys: dict[int, Any] = {}  # of open tasks: a stream forgets the key of what it has yielded
-        self._begun: set[int] = set()  # running tasks whose "started" was passed on
+        self._begun: dict[int, float] = {}  # the instants of "started", as passed on, of running tasks
         self._tries: dict[int, int] = {}  # failed attempts of each open task, if any
         self._workers: set[str] = set()
         self._deaf = False
@@ -100,7 +101,7 @@ class Observer:
         if worker not in self._workers:
             self._workers.add(worker)
             self._say("worker_started", started, worker=worker)
-        self._begun.add(index)
+        self._begun[index] = started
         self._about("started", index, started, worker=worker)
 
     def ended(self, news: Iterable[News]) -> None:
@@ -110,27 +111,26 @@ class Observer:
                 for index, start, end, worker in zip(
                     one.indices, one.started, one.ended, one.workers, strict=True
                 ):
-                    self._end(index, start, worker)
-                    self._about("succeeded", index, end, worker=worker, duration=end - start)
+                    at = max(end, self._end(index, start, worker))
+                    self._about("succeeded", index, at, worker=worker, duration=end - start)
                     self._forget(index)
             else:
                 self._failed(one)
 
-    def _end(self, index: int, started: float | None, worker: str | None) -> None:
+    def _end(self, index: int, started: float | None, worker: str | None) -> float:
+        """Note the end of an attempt; return when it started, as was told: a pool may have been late to say that."""
         if started is not None and worker is not None and index not in self._begun:
             self._start(index, started, worker)
-        self._begun.discard(index)
+        return self._begun.pop(index, -inf)
 
     def _failed(self, one: Failed) -> None:
         lost, index = one.lost, one.index
-        self._end(index, lost.started, lost.worker)
+        at = max(lost.ended, self._end(index, lost.started, lost.worker))
         self._about_worker(one)
         duration = None if lost.started is None else lost.ended - lost.started
         self._tries[index] = max(lost.number - one.counted, 0)  # also if the last attempt was told before
         kind: Kind = "failed" if one.delay is None else "retrying" if one.counted else "waiting"
-        self._about(
-            kind, index, lost.ended, worker=lost.worker, duration=duration, delay=one.delay, error=lost.error
-        )
+        self._about(kind, index, at, worker=lost.worker, duration=duration, delay=one.delay, error=lost.error)
         if one.delay is None:
             self._forget(index)
         else:

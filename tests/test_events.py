@@ -27,6 +27,7 @@ from parallelkit import (
 )
 from parallelkit._book import Failed, news_of_lapsed
 from parallelkit._events import Observer
+from parallelkit._executors._contract import Block
 from parallelkit._lost import Lost
 from parallelkit.testing import FakeClock, inline_runs
 
@@ -248,6 +249,18 @@ def test_what_fails_before_it_begins_has_no_start():
     observer.admitted([0])
     observer.ended([Failed(0, Lost(TypeError(), 0, None, 2.0, None), None, True)])
     assert [("failed", None)] == [(event.kind, event.worker) for event in told]
+
+
+def test_no_attempt_ends_before_it_starts():
+    """Whether a call in a pool of processes has begun is not known until it has ended: it may have, before that was told."""
+    told = []
+    observer = Observer(told.append, int, 0.0)
+    observer.admitted([0, 1])
+    observer.begun([(0, 2.0, "pool"), (1, 2.0, "pool")])
+    observer.ended([Failed(0, Lost(OSError(), 1, 1.0, 1.5, "pool"), None, True)])
+    observer.ended([Block((1,), ("value",), (1.0,), (1.25,), ("pool",))])
+    ends = [(event.kind, event.at, event.duration) for event in told[-2:]]
+    assert [("failed", 2.0, 0.5), ("succeeded", 2.0, 0.25)] == ends
 
 
 def test_a_worker_that_has_the_name_of_an_abandoned_one_is_told_as_started():
