@@ -622,3 +622,39 @@ def test_in_a_finalizer(executor):
 
     gc.collect()
     assert [[0, 1, 2]] == found
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("executor", ["ThreadExecutor", "ProcessExecutor"])
+def test_calls_are_done_before_exit_handlers_take_away_what_they_use(executor):
+    """As with the standard pools: a call that waits at the end finds its temporary folder, whose own exit handler is the younger one."""
+    script = f"""
+import atexit, os, tempfile, time
+from parallelkit import {executor}
+def write(path, name):
+    time.sleep(0.1)  # the program ends meanwhile
+    with open(os.path.join(path, name), "x"):
+        pass
+folder = tempfile.TemporaryDirectory()
+executor = {executor}(1)
+calls = [executor.submit(write, folder.name, name) for name in "ab"]
+atexit.register(lambda: print([call.done() and call.exception() for call in calls]))
+"""
+    finished = run_script(script)
+    assert ("[None, None]\n", "", 0) == (finished.out, finished.err, finished.code)
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("executor", ["ThreadExecutor", "ProcessExecutor"])
+def test_an_exit_handler_may_open_an_executor(executor):
+    """Its calls are made, and waited for, though those of the program are done by then."""
+    skip_if_no_threads("in an exit handler")
+    script = f"""
+import atexit
+from parallelkit import {executor}
+atexit.register(lambda: {executor}(1).submit(print, "made", flush=True))
+first = {executor}(1)
+first.submit(abs, -1)
+"""
+    finished = run_script(script)
+    assert ("made\n", "", 0) == (finished.out, finished.err, finished.code)

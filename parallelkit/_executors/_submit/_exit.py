@@ -5,6 +5,9 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
+from contextlib import suppress
+from functools import partial
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -69,4 +72,15 @@ def _finish_all() -> None:
     wait_apart()  # for executors that the garbage collector found, and that close in threads of their own
 
 
+def _finish_before_others() -> None:
+    """Finish all, and let other exit handlers open executors of their own."""
+    global _exiting
+    _finish_all()
+    _exiting = False
+
+
 atexit.register(_finish_all)
+with suppress(RuntimeError):  # the interpreter is exiting already
+    # Called as the main thread ends. What is registered last is called first: the calls are done before other exit handlers take away
+    # what they use (the folder of a TemporaryDirectory, a connection), but after the threads have ended that may submit more.
+    threading._register_atexit(partial(atexit.register, _finish_before_others))  # type: ignore[attr-defined]  # not in typeshed
