@@ -743,6 +743,28 @@ def test_type_variables_travel(options, kinds):
         assert getattr(made, place) == getattr(copy, place)
 
 
+ALIASES = """
+type Json = dict[str, Json] | list[Json] | str
+type Nested[T] = T | list[Nested[T]]
+type Even = list[Odd]
+type Odd = list[Even] | None
+def work(one: Json, two: Nested, three: Even): pass
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no such syntax")
+def test_types_that_contain_themselves_travel():
+    """An alias by a ``type`` statement may refer to itself, with parameters or without."""
+    scope = {"__name__": "__main__"}
+    exec(ALIASES, scope)
+    json, nested, even = _travel.unpack(_travel.pack(scope["work"])).__annotations__.values()
+    assert ("Json", "__main__", ()) == (json.__name__, json.__module__, json.__type_params__)
+    assert dict[str, json] | list[json] | str == json.__value__
+    (parameter,) = nested.__type_params__
+    assert parameter | list[nested[parameter]] == nested.__value__
+    assert list[even] | None == even.__value__.__args__[0].__value__
+
+
 @pytest.mark.parametrize("kind", [typing_extensions.ParamSpec, typing_extensions.TypeVarTuple])
 def test_names_of_types_made_by_typing_extensions_travel(monkeypatch, kind):
     """So can what ``typing_extensions`` makes, which has attributes that the class of this Python does not know."""

@@ -20,7 +20,7 @@ KEYWORDS: dict[str, tuple[str, ...]] = {
     "TypeVar": ("bound", "covariant", "contravariant"),
     "ParamSpec": ("bound", "covariant", "contravariant"),
     "TypeVarTuple": (),
-    "TypeAliasType": ("type_params",),  # since Python 3.12
+    "TypeAliasType": (),  # since Python 3.12
 }
 """Their classes, and the keyword arguments of each; the values are attributes between underscores. (``typing_extensions``
 gives those of older Pythons attributes that are none.)"""
@@ -46,22 +46,44 @@ def reduce_name(thing: Any) -> Any:
     found = None if module in NAMES else cloudpickle._lookup_module_and_qualname(thing, name)
     if found is not None and not cloudpickle._is_registered_pickle_by_value(found[0]):
         return thing.__reduce__()
-    meant = [getattr(thing, place) for place in ("__supertype__", "__value__") if hasattr(thing, place)]
-    meant += getattr(thing, "__constraints__", ())
+    if type(thing).__name__ == "TypeAliasType":
+        held: list[object] = []  # the value comes when the alias is there: it may refer to that
+        return (
+            _make_alias,
+            (name, module, thing.__type_params__, held),
+            (held, thing.__value__),
+            None,
+            None,
+            _hold,
+        )
+    meant = (
+        [thing.__supertype__] if hasattr(thing, "__supertype__") else getattr(thing, "__constraints__", ())
+    )
     options = {word: getattr(thing, f"__{word}__") for word in KEYWORDS[type(thing).__name__]}
-    is_tracked = type(thing).__weakrefoffset__ != 0  # an alias by a ``type`` statement is not
-    tracker = cloudpickle._get_or_create_tracker_id(thing) if is_tracked else None
+    tracker = cloudpickle._get_or_create_tracker_id(thing)
     return _make, (type(thing), (name, *meant), options, module, tracker)
 
 
-def _make(
-    kind: type, args: tuple[Any, ...], options: dict[str, Any], module: str, tracker: str | None
-) -> Any:
+def _make(kind: type, args: tuple[Any, ...], options: dict[str, Any], module: str, tracker: str) -> Any:
     """The one of this id that this process has, or a new one."""
     from cloudpickle import cloudpickle
 
     made = kind(*args, **options)
-    if tracker is None:
-        return made
     made.__module__ = module
     return cloudpickle._lookup_class_or_track(tracker, made)
+
+
+def _make_alias(name: str, module: str, parameters: tuple[Any, ...], held: list[Any]) -> Any:
+    """An alias whose value will be the one held. Its class takes the value at once: only a ``type`` statement does not."""
+    code = compile("type alias = value()", "<alias>", "exec")
+    ours = {"alias": name, None: parameters or None}  # in place of its name, and of no parameters
+    code = code.replace(co_consts=tuple(ours.get(const, const) for const in code.co_consts))
+    scope = {"__name__": module, "value": lambda: held[0]}
+    exec(code, scope)
+    return scope["alias"]
+
+
+def _hold(alias: object, state: tuple[list[Any], Any]) -> None:
+    """Give an alias its value."""
+    held, value = state
+    held.append(value)
