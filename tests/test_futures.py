@@ -1162,6 +1162,27 @@ def test_a_daemon_thread_may_open_an_executor_as_the_program_exits(monkeypatch):
     assert others
 
 
+class Impatient(Noting):
+    """An executor's dispatcher, at whose end the user presses Ctrl-C."""
+
+    def join(self):
+        super().join()
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_in_the_wait_at_exit_ends_it(monkeypatch):
+    """The wait comes before other exit handlers and, for executors that these open, after them, but only once for each."""
+    monkeypatch.setattr(_exit, "_unfinished", type(_exit._unfinished)())
+    monkeypatch.setattr(_exit, "_exiting", False)
+    one, another = Impatient(), Noting()
+    _exit.finish_at_exit(one)
+    with pytest.raises(KeyboardInterrupt):
+        _exit._finish_before_others()
+    _exit.finish_at_exit(another)
+    _exit._finish_all()
+    assert [("shut", False, False), "join"] == one.asked == another.asked
+
+
 class Interrupting:
     """A lock at whose second release Ctrl-C comes."""
 

@@ -63,6 +63,8 @@ def _finish_all() -> None:
     global _exiting
     _exiting = True
     unfinished = living(_unfinished)
+    for one in unfinished:
+        _unfinished.pop(id(one), None)  # once: if Ctrl-C ends the wait for it, nobody waits again
     if _is_interrupted():
         for one in unfinished:  # first, for the calls of one may wait for those of another
             one.shut(False, stop=True)
