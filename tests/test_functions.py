@@ -206,6 +206,37 @@ def test_a_module_of_a_type_of_its_own_is_sent_by_its_name(monkeypatch, kind):
     assert module is unpack(packed)()
 
 
+class FunctionWrapper:
+    """Refuses to be pickled, as that of wrapt does, by which the decorators of many libraries wrap."""
+
+    def __init__(self, name):
+        self.__module__, self.__qualname__ = "wrapped_ones", name
+
+    def __reduce_ex__(self, protocol):
+        raise NotImplementedError
+
+
+class AdapterWrapper(FunctionWrapper):
+    pass
+
+
+@pytest.mark.parametrize("kind", [FunctionWrapper, AdapterWrapper])
+def test_a_function_that_wrapt_has_wrapped_is_sent_by_its_name(monkeypatch, kind):
+    """If it has one at which workers find it; others are refused as before."""
+    module = types.ModuleType("wrapped_ones")
+    module.there = kind("there")
+    monkeypatch.setitem(sys.modules, "wrapped_ones", module)
+    monkeypatch.setitem(sys.modules, "wrapt", types.SimpleNamespace(FunctionWrapper=FunctionWrapper))
+    assert [module.there] == unpack(pack([module.there]))
+    for nowhere in kind("not_there"), kind("there"):
+        with pytest.raises(NotImplementedError):
+            pack([nowhere])
+    nameless = kind("there")
+    nameless.__module__ = None
+    with pytest.raises(NotImplementedError):
+        pack([nameless])
+
+
 def test_a_module_that_is_registered_to_be_sent_is_left_to_cloudpickle(monkeypatch):
     """``cloudpickle.register_pickle_by_value``: its functions are sent by value, too."""
     fn = functions()["uses_a_submodule"]

@@ -322,10 +322,15 @@ def test_what_does_not_survive_being_sent_by_value_belongs_in_a_module(monkeypat
         def __reduce__(self):
             return far.Unready, ("no",)
 
+    class ByText:  # as toolz.curry
+        def __reduce__(self):
+            return eval, ("getattr(__import__('__main__'), 'nowhere')",)
+
     fragile = Fragile()
     monkeypatch.setattr(sys.modules["__main__"], "MISSING", MISSING, raising=False)
     monkeypatch.setattr(Sentinel, "__module__", "__main__")
-    for tasks in (repr, [MISSING]), (lambda _: MISSING, [0]), (lambda _: fragile, [0]):
+    by_text, by_name, inside = (repr, [ByText()]), (repr, [MISSING]), (lambda _: MISSING, [0])
+    for tasks in by_text, by_name, inside, (lambda _: fragile, [0]):
         error = run_parallel(*tasks, executor="processes", max_workers=1).failures[0].error
         assert error.__notes__[0].endswith(
             "; if it is the script's, define it in a module, which workers import"

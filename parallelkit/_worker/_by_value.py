@@ -172,6 +172,26 @@ def send_modules(table: dict[type, Any]) -> None:
         kinds += type.__subclasses__(kind)
 
 
+def send_wrapped(table: dict[type, Any]) -> None:
+    """Have a pickler with this table send functions that wrapt has wrapped by their names; they refuse to be pickled.
+
+    Decorators of libraries wrap so, such as that of the package Deprecated.
+    """
+
+    def reduce(function: Any) -> Any:
+        try:
+            by_name = is_importable(function)
+        except MoreError:
+            by_name = False
+        return function.__qualname__ if by_name else function.__reduce_ex__(5)
+
+    wrapper = getattr(sys.modules.get("wrapt"), "FunctionWrapper", None)
+    kinds = [] if wrapper is None else [wrapper]
+    for kind in kinds:
+        table.setdefault(kind, reduce)
+        kinds += type.__subclasses__(kind)
+
+
 _NAMED = frozenset([types.BuiltinFunctionType, type, ABCMeta])
 _PLAIN = frozenset([complex, types.EllipsisType, types.GenericAlias, types.UnionType])
 _REDUCERS: dict[type, Any] = {

@@ -81,7 +81,7 @@ def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
                 if isinstance(part, (bytes, mmap))
                 for mark in _BY_VALUE
             )
-            of_script = by_value or "<module '__main__'>" in describe_error(error)
+            of_script = by_value or "module '__main__'" in describe_error(error)
             cure = IN_A_MODULE if of_script else ""
             cure = BY_GETATTR if isinstance(error, RecursionError) else cure
             add_note(error, f"this was raised when a worker process unpickled {what}{cure}")

@@ -155,7 +155,7 @@ def by_value_pickler() -> Any:
 
     Its table is put together at each call: what is in it may have been imported or registered since the last.
     """
-    from parallelkit._worker._by_value import send_modules
+    from parallelkit._worker._by_value import send_modules, send_wrapped
 
     pickler = _by_value_pickler()
     table: dict[type, Callable[[Any], Any]] = {}
@@ -164,6 +164,7 @@ def by_value_pickler() -> Any:
     _connections.refuse_connections(table)
     send_by_name(table)
     send_modules(table)
+    send_wrapped(table)
     pickler.dispatch_table.update(table)  # in one step, since other threads may be using it
     return pickler
 
