@@ -96,6 +96,23 @@ def test_an_abandoned_task_is_told_so(executor):
     assert told[2].result(PATIENCE)
 
 
+def test_an_abandoned_task_waits_for_no_call_that_runs(executor):
+    """It is woken, and told so, though the call goes on."""
+    go, told = threading.Event(), threading.Event()
+
+    def within(executor):
+        call = executor.submit(go.wait, PATIENCE)
+        with pytest.raises(TaskCancelled, match="was abandoned"):
+            call.result()
+        told.set()
+
+    cut_short(executor, within, max_failures=1)
+    try:
+        assert told.wait(PATIENCE)
+    finally:
+        go.set()
+
+
 @pytest.mark.all
 def test_a_call_for_which_an_abandoned_task_waits_is_made(executor):
     """Whoever else waits for it gets its value, or waits as long as was asked for."""

@@ -18,7 +18,7 @@ import weakref
 from collections import deque
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.thread import BrokenThreadPool
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from functools import partial
 
 import pytest
@@ -42,7 +42,7 @@ from parallelkit import (
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken
-from parallelkit._executors._submit import _exit, _opening
+from parallelkit._executors._submit import _exit, _future, _opening
 from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._submit._settling import fail, to_cancel
@@ -282,6 +282,33 @@ def test_a_call_that_has_failed_may_still_be_in_line():
         assert 1 == executor.submit(abs, -1).result(30)
         executor._dispatcher._urgent.append(PoolFuture(executor._dispatcher))
         assert 2 == executor.submit(abs, -2).result(30)
+
+
+class Nobody:
+    """A dispatcher none of whose tasks waits."""
+
+    def lend(self, future, timeout):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("timeout", "times", "waited"),
+    [(None, [], [None, None]), (10, [100.0, 103.0], [10, 7.0]), (10, [100.0, 110.0], [10])],
+)
+def test_a_wait_that_is_woken_for_another_goes_on(timeout, times, waited, monkeypatch):
+    """For what is left of its timeout, if it has one: an abandoned task that waits for the same call has been told to end."""
+    future, waits = PoolFuture(Nobody()), []
+
+    def wake(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            future.set_result(7)
+
+    monkeypatch.setattr(_future, "monotonic", partial(next, iter(times)))
+    monkeypatch.setattr(future._condition, "wait", wake)
+    with pytest.raises(TimeoutError) if len(waited) == 1 else nullcontext():
+        assert 7 == future.result(timeout)
+    assert waited == waits
 
 
 def test_all_that_fail_are_forgotten(caplog):
@@ -951,6 +978,21 @@ def test_a_call_that_is_interrupted_as_it_begins_to_wait_has_its_slot_back(monke
 
     with ThreadExecutor(1) as executor:
         assert 0 == executor.submit(wait_in_vain).result(30)
+
+
+def test_a_call_whose_wait_times_out_has_its_slot_back():
+    """The same where it has waited long enough."""
+    go = threading.Event()
+
+    def wait_in_vain():
+        with pytest.raises(TimeoutError):
+            executor.submit(go.wait, 30).result(0.001)
+        return executor._pool.slots.lent()
+
+    with ThreadExecutor(1) as executor:
+        lent = executor.submit(wait_in_vain).result(30)
+        go.set()
+    assert 0 == lent
 
 
 def test_a_call_may_shut_another_executor_down():
