@@ -30,6 +30,7 @@ from port_driver import fifo
 from parallelkit import (
     ParallelKitError,
     ProcessExecutor,
+    RunInterrupted,
     Task,
     TaskCancelled,
     TaskExited,
@@ -1202,6 +1203,46 @@ def test_a_daemon_thread_may_open_an_executor_as_the_program_exits(monkeypatch):
         sys.setprofile(before)
     assert [("shut", False, False), "join"] == first.asked
     assert others
+
+
+def test_ctrl_c_at_exit_stops_all_executors_before_one_is_waited_for(monkeypatch):
+    """The calls of one may wait for those of another. Threads, which go on, make all their calls: none is cancelled."""
+    monkeypatch.setattr(_exit, "_unfinished", type(_exit._unfinished)())
+    monkeypatch.setattr(_exit, "_exiting", False)
+    monkeypatch.setattr(_exit, "_is_interrupted", lambda: True)
+    asked = []
+    both = [Noting(), Noting()]
+    for one in both:
+        one.asked = asked
+        _exit.finish_at_exit(one)
+    _exit._finish_all()
+    assert [("shut", False, True)] * 2 + [("shut", False, False), "join"] * 2 == asked
+
+
+@pytest.mark.parametrize(
+    ("last", "at_prompt", "interrupted"),
+    [
+        (KeyboardInterrupt, False, True),
+        (RunInterrupted, False, True),
+        (KeyboardInterrupt, True, False),
+        (ZeroDivisionError, False, False),
+        (None, False, False),
+    ],
+)
+def test_a_program_that_ends_by_ctrl_c_is_interrupted(last, at_prompt, interrupted, monkeypatch):
+    """Not one that ends by another error, nor one at whose prompt Ctrl-C was pressed at some time."""
+    monkeypatch.setattr(sys, "last_type", last, raising=False)
+    monkeypatch.delattr(sys, "ps1", raising=False)
+    if at_prompt:
+        monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert interrupted is _exit._is_interrupted()
+
+
+@both
+def test_the_text_of_an_executor_tells_how_many_workers_it_has(make):
+    """The class and its width."""
+    with make(2) as executor:
+        assert f"<{make.__name__} max_workers=2>" == repr(executor)
 
 
 class Impatient(Noting):
