@@ -106,7 +106,10 @@ class catch_interrupt:  # noqa: N801  # used as a function
     def __exit__(self, kind: object, *raised: object) -> None:
         if self._before is None:
             return
-        signal(SIGINT, self._before)
+        if getsignal(SIGINT) is self._interrupt:
+            signal(SIGINT, self._before)
+        else:  # the caller's code has set a handler of its own, which stays, and may call the one that it found
+            self._interrupt.exposed = True
         if kind is None and self._interrupt.asked:  # it came too late for the loop to obey it
             raise KeyboardInterrupt
 

@@ -10,6 +10,7 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import acts
 import pytest
@@ -830,6 +831,29 @@ def test_own_handler_of_sigint_is_left_alone(tmp_path):
     with playing(tmp_path, call, setup) as (started, path):
         told, _ = interrupt(started, path)
     assert "Stop []" == told
+
+
+def test_handler_that_the_callers_code_sets_stays():
+    """A SIGINT handler that ``then`` or an inline task sets stays after the run, and may call the one before it, which raises as Python's own."""
+    before, handler = signal.getsignal(signal.SIGINT), lambda *of_signal: None
+    found = []
+
+    def use(_):
+        found.append(signal.signal(signal.SIGINT, handler))
+        return ()
+
+    try:
+        for run in (
+            partial(run_parallel, abs, [-1], then=use),
+            partial(run_parallel, use, [0], executor="inline"),
+        ):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            run()
+            assert signal.getsignal(signal.SIGINT) is handler
+            with pytest.raises(KeyboardInterrupt):
+                found[-1](signal.SIGINT, None)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_handler_is_put_back():
