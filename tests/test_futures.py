@@ -285,6 +285,23 @@ def test_a_call_that_has_failed_may_still_be_in_line():
         assert 2 == executor.submit(abs, -2).result(30)
 
 
+@both
+def test_an_error_in_the_executors_own_thread_fails_every_call(make, monkeypatch):
+    """None is left unsettled, not even one that runs, and later ones are refused with the same error."""
+
+    def fail_to_start(tickets):
+        raise MemoryError("no room")
+
+    executor = make(1)
+    assert 1 == executor.submit(abs, -1).result(30)
+    monkeypatch.setattr(executor._dispatcher._port, "start", fail_to_start)
+    call = executor.submit(abs, -2)
+    for ask in (lambda: call.result(30), lambda: executor.submit(abs, -3)):
+        with pytest.raises(MemoryError, match="no room"):
+            ask()
+    executor.shutdown()
+
+
 class Nobody:
     """A dispatcher none of whose tasks waits."""
 
@@ -452,6 +469,25 @@ def test_a_shutdown_that_cancels_tells_at_once_those_that_wait_for_calls(waiting
     go.set()
     assert first.result(30)
     executor.shutdown()
+    assert made.empty()
+
+
+def test_a_shutdown_that_cancels_meets_a_call_on_its_way(waiting, monkeypatch):
+    """The dispatcher has taken it from the queue, and has yet to hand it over: it is cancelled, too."""
+    executor, _, _, made, go = waiting
+    dispatcher = executor._dispatcher
+    begin = dispatcher._begin
+
+    def shut_down(request):
+        executor.shutdown(wait=False, cancel_futures=True)
+        return begin(request)
+
+    monkeypatch.setattr(dispatcher, "_begin", shut_down)
+    late = executor.submit(made.put, "late")
+    assert not wait([late], 30).not_done
+    go.set()
+    executor.shutdown()
+    assert late.cancelled()
     assert made.empty()
 
 
