@@ -1178,6 +1178,16 @@ def test_a_child_of_multiprocessing_is_told_once_to_wait_at_its_end():
     assert 1 == child.exitcode
 
 
+@pytest.mark.parametrize("loaded", [True, False])
+def test_a_program_that_is_no_child_of_multiprocessing_has_its_exit_handlers_alone(loaded, monkeypatch):
+    """Multiprocessing is told of nothing, and need not be loaded."""
+    before = dict(multiprocessing.util._finalizer_registry)
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "multiprocessing.process")
+    _exit.finish_at_child_exit()
+    assert before == multiprocessing.util._finalizer_registry
+
+
 def open_two():
     for _ in range(2):
         with ThreadExecutor(1) as executor:
