@@ -251,3 +251,18 @@ def test_a_queue_that_a_thread_of_a_worker_would_empty_gets_no_record(legacy, qu
     found = run_parallel(module.say_and_look, ["a", "b"], executor="processes", max_workers=1).values()
     assert [True, True] == found
     assert ["a", "b"] == [module.records.get().message for _ in found]
+
+
+def log_to_a_file_as_stdout(path):
+    sys.stdout = path.open("w", buffering=1)
+    logging.getLogger("legacy_log").addHandler(logging.StreamHandler(sys.stdout))
+
+
+@pytest.mark.all
+def test_a_file_that_an_initializer_puts_in_place_of_stdout_gets_what_is_logged_to_it(legacy):
+    """It is not the program's stdout, although the program logs to that."""
+    module = importlib.import_module("legacy_log")
+    module.logger.addHandler(logging.StreamHandler(sys.stdout))
+    with ProcessExecutor(1, initializer=log_to_a_file_as_stdout, initargs=[legacy / "own"]) as executor:
+        run_parallel(module.say, ["a"], executor=executor).raise_failures()
+    assert "a\n" == (legacy / "own").read_text()

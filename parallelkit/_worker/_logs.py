@@ -55,7 +55,7 @@ class _Waiting:
         return spec
 
 
-def target(handler: Handler) -> str | None:
+def target(handler: Handler, stdout: object, stderr: object) -> str | None:
     """The file or standard stream that a handler writes to, or a queue within its process; None if it is something else."""
     attributes = getattr(handler, "__dict__", {})
     path, stream, queue = map(attributes.get, ("baseFilename", "stream", "queue"))
@@ -65,7 +65,7 @@ def target(handler: Handler) -> str | None:
         return path
     if stream is None:
         return None
-    return "<stdout>" if stream is sys.stdout else "<stderr>" if stream is sys.stderr else None
+    return "<stdout>" if stream is stdout else "<stderr>" if stream is stderr else None
 
 
 def _install(send: Send, setup: dict[str, Any]) -> None:
@@ -89,7 +89,9 @@ def _install(send: Send, setup: dict[str, Any]) -> None:
         return False
 
     def attach_once(self: Logger, hdlr: Handler) -> None:  # the names of the standard method's arguments
-        if (own := target(hdlr)) and own in setup["targets"].get(self.name, ()):
+        # An initializer may have put a file of the worker's own in place of sys.stdout.
+        own = target(hdlr, sys.__stdout__, sys.__stderr__)
+        if own and own in setup["targets"].get(self.name, ()):
             hdlr.filters.insert(0, pass_on)
         attach(self, hdlr)
 

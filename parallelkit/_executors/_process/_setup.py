@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from io import TextIOWrapper
 from typing import Any
 
@@ -119,9 +120,13 @@ def _logging() -> dict[str, Any]:
         "levels": {**levels, "root": manager.root.level},
         "apart": apart,
         "own_class": own_class,
-        "targets": {name: list(map(target, logger.handlers)) for name, logger in with_handlers.items()},
+        "targets": {name: _targets(logger.handlers) for name, logger in with_handlers.items()},
         "disabled": manager.disable,
     }
+
+
+def _targets(handlers: Iterable[Any]) -> list[str | None]:
+    return [target(handler, sys.stdout, sys.stderr) for handler in handlers]
 
 
 def _warning_filters() -> list[tuple[Any, ...]] | None:
