@@ -23,6 +23,7 @@ from parallelkit import (
     iter_parallel,
     run_parallel,
 )
+from parallelkit._executors._process import _handle
 
 
 def gone(pid):
@@ -90,9 +91,10 @@ def test_outcome_is_there_within_50_ms():
 
 
 @given_time
-def test_warm_spare_takes_the_slot(tmp_path, scale):
+def test_warm_spare_takes_the_slot(tmp_path, monkeypatch, scale):
     """After a kill, a worker that was already running takes over: no task waits for an interpreter to start."""
     path = str(tmp_path / f"seen {scale}")
+    monkeypatch.setattr(_handle, "FORESIGHT", 0.15 * scale)
 
     def watch(parent):
         while True:
