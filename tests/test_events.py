@@ -29,7 +29,7 @@ from parallelkit._book import Failed, news_of_lapsed
 from parallelkit._events import Observer
 from parallelkit._executors._contract import Block
 from parallelkit._lost import Lost
-from parallelkit.testing import FakeClock, inline_runs
+from parallelkit.testing import FakeClock, _Engine, _Port, inline_runs
 
 AT_ONCE = Retry(1, delay=0)
 REFUSED = RateLimitException(1)
@@ -55,6 +55,19 @@ def test_a_success_is_started_and_succeeded():
     assert (0, True, None) == (done.index, done.duration >= 0, done.error)
     assert "worker_started" == heard[0].kind
     assert done.worker == heard[0].worker
+
+
+@pytest.mark.parametrize(
+    "call", [iter_parallel, lambda *given, **options: run_parallel(*given, **options).outcomes.values()]
+)
+def test_events_outcomes_and_run_timeout_count_from_the_same_instant(call, monkeypatch):
+    """Also if much time passes before the first attempt, as where a large function is pickled."""
+    heard = []
+    with inline_runs() as clock:
+        monkeypatch.setattr(_Engine, "open", lambda engine, job: clock.advance(2) or _Port(job, clock))
+        first, second = call(clock.advance, [1, 1], run_timeout=2.5, on_event=heard.append)
+    assert [2.0, 2.0, 3.0] == [event.at for event in heard]
+    assert (2.0, 1.0, TaskCancelled) == (first.started_at, first.duration, type(second.error))
 
 
 def test_lazy_input_tells_the_same():

@@ -46,6 +46,7 @@ class Plan:
         self.intake = intake
         self.world = world
         self.journal = Unrecorded()
+        self.began_at = 0.0  # set by ``facts``, at the start of the run
         self.growth: Growth | None = None
         self.cache: tuple[Recall, ...] = ()
         self.recalls: tuple[Recall, ...] = ()
@@ -96,10 +97,11 @@ class Plan:
         """What is known about the run at its start."""
         options, executor = self.options, self.options.executor
         name = executor if isinstance(executor, str) else type(executor).__name__
+        self.began_at = self.world.now()
         return Facts(
             executor=name,
             max_workers=engine.max_workers,
-            began_at=self.world.now(),
+            began_at=self.began_at,
             cpus=usable_cpus(),
             timeout=options.timeout,
             timeouts_enforced=executor != "inline" or self.world.staged,
@@ -153,7 +155,7 @@ class Plan:
         interrupt: Interrupt,
     ) -> Loop:
         """The loop that drives the run, with its scheduler."""
-        options, now = self.options, self.world.now()
+        options = self.options
         call_user = InterruptibleCall(interrupt)
         gated = Gated(options.limits, wake=port.wake) if self.intake.shape.gated else None
         if gated is not None:
@@ -164,7 +166,7 @@ class Plan:
             timeout=options.timeout,
             policy=options.policy,
             stop_rule=StopRule(
-                end_at=None if options.run_timeout is None else now + options.run_timeout,
+                end_at=None if options.run_timeout is None else self.began_at + options.run_timeout,
                 end_reason=f"run_timeout of {options.run_timeout or 0:g} s",
                 raise_first=options.on_error == "raise",
                 max_failures=options.max_failures,
@@ -182,7 +184,7 @@ class Plan:
             scheduler.news = []
             from parallelkit._events import Observer
 
-            loop.observer = Observer(options.on_event, key, now, port.fate)
+            loop.observer = Observer(options.on_event, key, self.began_at, port.fate)
         loop.recalls = (*self.recalls, *self.cache, *self.journal.recalls)
         self.journal.stop_by(loop.ask_to_stop)
         if options.then is not None:
