@@ -174,19 +174,62 @@ def say(item):
 """
 
 
-def test_a_logger_has_the_class_that_its_module_gives_it(tmp_path, monkeypatch, caplog):
-    """It was made before, for its level, and import astropy failed in every worker. Others keep the usual class."""
+@pytest.fixture
+def own_class(tmp_path, monkeypatch):
+    """A module whose logger is of a class of its own; afterwards, neither is there."""
     (tmp_path / "own_class.py").write_text(OWN_CLASS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(logging.getLogger("own_class_not"), "level", logging.DEBUG)
-    module = importlib.import_module("own_class")
-    module.logger.setLevel(15)
-    try:
-        results = run_parallel(module.say, ["a"], executor="processes", max_workers=1)
-    finally:
-        del sys.modules["own_class"], logging.root.manager.loggerDict["own_class"]
+    yield importlib.import_module("own_class")
+    del sys.modules["own_class"], logging.root.manager.loggerDict["own_class"]
+
+
+def test_a_logger_has_the_class_that_its_module_gives_it(own_class, caplog):
+    """It was made before, for its level, and import astropy failed in every worker. Others keep the usual class."""
+    own_class.logger.setLevel(15)
+    results = run_parallel(own_class.say, ["a"], executor="processes", max_workers=1)
     assert [(["a"], 15, "Logger")] == results.values()
     assert ["a"] == [record.getMessage() for record in caplog.records]
+
+
+def test_a_logger_has_its_class_before_its_module_is_asked_for(own_class, caplog):
+    """A task that names the logger need not name the module; its records lacked what the module's handlers need."""
+    own_class.logger.setLevel(15)
+    logger = own_class.logger
+    results = run_parallel(
+        lambda text: logger.tell(text) or logger.told, ["a"], executor="processes", max_workers=1
+    )
+    assert [["a"]] == results.values()
+    assert ["a"] == [record.getMessage() for record in caplog.records]
+
+
+def test_a_logger_of_a_class_that_workers_lack_is_of_the_usual_one(monkeypatch):
+    """A class of the script, say."""
+
+    class Local(logging.Logger):
+        pass
+
+    logger = Local("local_class")
+    monkeypatch.setitem(logging.root.manager.loggerDict, "local_class", logger)
+
+    def kind_of(name):
+        return type(logging.getLogger(name)).__name__
+
+    assert ["Logger"] == run_parallel(kind_of, ["local_class"], executor="processes").values()
+
+
+def test_the_import_of_a_module_does_not_set_back_what_the_program_has_set(legacy):
+    """Many modules set a level as they are imported, such as optuna's; a task may change it."""
+    module = importlib.import_module("legacy_log")  # which sets INFO
+    module.logger.setLevel("ERROR")
+
+    def levels(level):
+        before = module.logger.level
+        module.logger.setLevel(level)
+        return before, module.logger.level
+
+    results = run_parallel(levels, [logging.DEBUG], executor="processes", max_workers=1)
+    assert [(logging.ERROR, logging.DEBUG)] == results.values()
 
 
 @pytest.mark.all

@@ -18,6 +18,7 @@ from parallelkit._worker._travel import describe, pack
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from logging import Handler, Logger, LogRecord
+    from types import FrameType
     from typing import Any
 
     Send = Callable[[bytes], None]
@@ -101,15 +102,38 @@ def _install(send: Send, setup: dict[str, Any]) -> None:
         logging.getLogger(name).handlers.append(to_parent)
     for name, level in setup["levels"].items():
         logging.getLogger(name).setLevel(level)
-    _give_class_late(set(setup["own_class"]))
+    unset = ("root", logging.WARNING)
+    _keep_levels({name: level for name, level in setup["levels"].items() if (name, level) != unset})
+    _give_classes(setup["classes"])
     logging.disable(setup["disabled"])
     logging.captureWarnings(setup["captured"])
 
 
-def _give_class_late(names: set[str]) -> None:
-    """Have these loggers, which were made before anybody asked for them, become of the class that is set when somebody does.
+def _keep_levels(levels: dict[str, int]) -> None:
+    """Let modules not change these as they are imported: there they have done so, too, before the program set what is set now."""
+    from logging import Logger
 
-    astropy, for one, sets a class of its own, asks for its logger, and calls what only that class has.
+    set_level = Logger.setLevel
+
+    def set_outside_imports(self: Logger, level: int | str) -> None:  # named as those of the method
+        set_level(self, levels[self.name] if self.name in levels and _is_importing() else level)
+
+    Logger.setLevel = set_outside_imports  # type: ignore[method-assign]  # modules call it
+
+
+def _is_importing() -> bool:
+    """Whether a module is being imported by this thread."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
+
+
+def _give_classes(classes: dict[str, tuple[str, str]]) -> None:
+    """Have these loggers be of the class that is set when somebody asks for them, or else of the one that they have there.
+
+    They were made for their levels, or their children's. astropy, for one, sets a class of its own, asks for its logger, and
+    calls what only that class has. And who has taken it from astropy may be asked for it first.
     """
     from logging import Logger, Manager, getLoggerClass
 
@@ -117,18 +141,37 @@ def _give_class_late(names: set[str]) -> None:
 
     def get_of_its_class(self: Manager, name: str) -> Logger:
         logger = get(self, name)
-        if name in names and type(logger) is Logger:
+        if name in classes and type(logger) is Logger:
             kind = self.loggerClass or getLoggerClass()
-            if kind is not Logger:
-                level, parent, handlers = logger.level, logger.parent, logger.handlers
-                logger.__class__ = kind
-                kind.__init__(logger, name)
-                logger.level, logger.parent = level, parent
-                logger.handlers.extend(handlers)
+            _become(logger, _class_named(*classes[name]) if kind is Logger else kind)
         return logger
 
-    if names:
+    if classes:
         Manager.getLogger = get_of_its_class  # type: ignore[method-assign]  # ``logging.getLogger`` calls it
+
+
+def _become(logger: Logger, kind: type[Logger]) -> None:
+    """Make a logger one of this class, unless it is by now, as the class was imported."""
+    if type(logger) is not kind:
+        level, parent, handlers = logger.level, logger.parent, logger.handlers
+        logger.__class__ = kind
+        kind.__init__(logger, logger.name)
+        logger.level, logger.parent = level, parent
+        logger.handlers.extend(handlers)
+
+
+def _class_named(module: str, name: str) -> type[Logger]:
+    """A class of loggers; the usual one if it is of the script, or not found."""
+    from logging import Logger
+
+    try:
+        __import__(module)
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return Logger
+    return found if isinstance(found, type) and issubclass(found, Logger) else Logger
 
 
 _SENT = "_parallelkit_sent"

@@ -104,22 +104,22 @@ def _needs_site() -> bool:
 
 
 def _logging() -> dict[str, Any]:
-    """What a worker must know of loggers: their levels, and which have handlers, with what these write to."""
+    """What a worker must know of loggers: levels, unusual classes, and which have handlers, with what these write to."""
     # Another thread may be loading it just now; then nobody has set anything yet.
     usual = getattr(sys.modules.get("logging"), "Logger", None)
     manager = getattr(usual, "manager", None)
     if manager is None:
-        return {"levels": {}, "apart": [], "own_class": [], "targets": {}, "disabled": 0}
+        return {"levels": {}, "apart": [], "classes": {}, "targets": {}, "disabled": 0}
     loggers = {name: logger for name, logger in list(manager.loggerDict.items()) if hasattr(logger, "level")}
     with_handlers = {name: logger for name, logger in loggers.items() if getattr(logger, "handlers", None)}
     apart = [name for name, logger in with_handlers.items() if not logger.propagate]
     levels = {name: logger.level for name, logger in loggers.items() if logger.level}
-    own_class = [name for name in {*levels, *apart} if type(loggers[name]) is not usual]
+    classes = {name: type(logger) for name, logger in loggers.items() if type(logger) is not usual}
     with_handlers["root"] = manager.root
     return {
         "levels": {**levels, "root": manager.root.level},
         "apart": apart,
-        "own_class": own_class,
+        "classes": {name: (kind.__module__, kind.__qualname__) for name, kind in classes.items()},
         "targets": {name: _targets(logger.handlers) for name, logger in with_handlers.items()},
         "disabled": manager.disable,
     }
