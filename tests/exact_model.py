@@ -1,4 +1,4 @@
-"""An exact model of a run that does one thing at a time: what each task's outcome is, and when everything happens.
+"""An exact model of a run, inline or of several workers: what each task's outcome is, and when everything happens.
 
 Written from the documentation of the options, not from the code of the scheduler: it goes through all tasks at each step.
 """
@@ -7,12 +7,13 @@ import math
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from parallelkit import Retry, TaskExited, TaskTimeout
+from parallelkit import Retry, TaskExited, TaskTimeout, WorkerDied
 
 LONGEST_TOLD, SHORTEST_TOLD = 300, 0.01  # seconds
 LEAST_RETRIES, LEAST_OUTCOMES = 10, 20  # below which a budget, or a share of failures, stops nothing
 MARGIN = 1.005  # of a rate's window
 MANY = 1_000  # tasks read ahead of a list
+AHEAD = 32  # the same for each worker, where a failure may stop the run
 
 
 class RateLimitException(Exception):
@@ -79,9 +80,18 @@ class Rate:
         return None if self.by == "some" and not script.group else script.group if self.by else 0
 
 
+@dataclass(eq=False)
+class Cap:
+    """A ``ConcurrencyLimit``; ``by`` as of a ``Rate``."""
+
+    n: int
+    by: str | None
+    group = Rate.group
+
+
 @dataclass(frozen=True)
 class Program:
-    """A call. ``options`` are passed on as they are."""
+    """A call. ``options`` are passed on as they are. ``width``: how many workers there are; 0 stands for the caller's own thread."""
 
     scripts: list
     options: dict
@@ -89,7 +99,8 @@ class Program:
     tasks: bool  # in the tasks form, with options of their own
     prioritized: bool
     grows: bool
-    rates: list
+    limits: list
+    width: int = 0
 
     @property
     def ranked(self):
@@ -99,7 +110,7 @@ class Program:
     @property
     def gated(self):
         """Whether the first in line is looked for at each start."""
-        return bool(self.grows or self.ranked or self.rates)
+        return bool(self.grows or self.ranked or self.limits)
 
 
 class Limiter:
@@ -122,6 +133,21 @@ class Limiter:
         self.next = (now if now - self.next > self.interval else self.next) + self.interval
 
 
+class Places:
+    """One group of a cap."""
+
+    def __init__(self, cap):
+        self.n, self.taken = cap.n, 0
+
+    def opens_at(self, now):
+        """When the next start may be; infinity, if that depends on others."""
+        return now if self.taken < self.n else math.inf
+
+    def take(self, now):
+        """Start now."""
+        self.taken += 1
+
+
 @dataclass(eq=False)
 class Task:
     """A task that has been read, or made by ``then``. ``end``: "", "cancelled", or the type of its final error."""
@@ -139,7 +165,11 @@ class Task:
     due: float = 0
     last: float | None = None  # by when it must have started again
     counted: bool = True  # whether its last call counts as an attempt
-    error: str | None = None  # of its last call
+    ends: float = 0  # when its call that runs will end
+    comes: str | None = None  # the error with which it will
+    told: float = 0  # what that says how long to wait
+    cut_off: bool = False  # whether it was running when the run was stopped
+    error: str | None = None  # of its last call that has ended
     end: str | None = None
 
 
@@ -150,6 +180,7 @@ class Model:
         self.program, self.options = program, program.options
         self.now, self.stopped, self.first_failed = 0.0, None, None
         self.tasks, self.order, self.events, self.again, self.fresh = [], [], [], [], []
+        self.running = []
         self.unread, self.exhausted, self.stride = list(program.scripts), False, 1
         self.started = self.retried = 0
         self.limiters = {}
@@ -157,9 +188,8 @@ class Model:
             pass
 
     def step(self):
-        """Call ``then``, read, give up on what is too late, and make one call, or else let time pass; False at the end."""
-        self.grow()
-        read = self.read()
+        """Call ``then``, read, give up on what is too late, start what may start, and let time pass; False at the end."""
+        again = self.grow() + self.read()
         self.obey()
         if self.stopped is not None:
             return False
@@ -168,20 +198,33 @@ class Model:
                 task.state = "ready"
                 self.again.append(task)
         if late := [task for task in self.open() if task.last is not None and task.last < self.now]:
+            again = True
             for task in sorted(late, key=attrgetter("last", "index")):
                 self.retried -= task.counted
                 self.fail(task)
-        elif task := self.next_task():
-            self.call(task)
-        elif not self.open() and self.exhausted and not self.fresh:
+        while not late and len(self.running) < max(1, self.program.width) and (task := self.next_task()):
+            self.start(task)
+        if not (self.open() or again) and self.exhausted:
             return False
-        elif self.open() and not read:
-            self.now = min(at for at in self.instants() if at > self.now)
+        self.pass_time(again)
+        for task in sorted(self.ending(), key=lambda task: (task.comes is not None, task.ends)):
+            self.finish(task)
         self.obey()
         return True
 
+    def pass_time(self, again):
+        """Go on to when something happens, unless there may be more to read, or ``then`` to call, now."""
+        if self.running and not self.program.width:  # nothing else happens meanwhile
+            self.now = self.running[0].ends
+        elif not again and not self.ending():
+            self.now = min(at for at in self.instants() if at > self.now)
+
+    def ending(self):
+        """The tasks whose call has ended by now."""
+        return [task for task in self.running if task.ends <= self.now]
+
     def open(self):
-        """The tasks without an outcome, none of which is running between two steps."""
+        """The tasks without an outcome."""
         return [task for task in self.tasks if task.end is None]
 
     def read(self):
@@ -193,10 +236,12 @@ class Model:
         if self.program.stream and self.options.get("order") == "input":  # else yielded at once
             done = [task for task in done if all(one.end is not None for one in self.tasks[: task.index])]
         whole = self.program.ranked and len(self.program.scripts)  # any may have to go first
-        room = (self.options.get("buffersize") or whole or MANY) - len(input_tasks) + len(done)
+        wary = self.options.get("on_error") == "raise" or "max_failures" in self.options
+        least = max(len(done), AHEAD * max(1, self.program.width) if wary else MANY)
+        room = (self.options.get("buffersize") or whole or least) - len(input_tasks) + len(done)
         if room <= 0:
             return False
-        if any(rate.by for rate in self.program.rates) and not self.program.ranked:
+        if any(limit.by for limit in self.program.limits) and not self.program.ranked:
             room = min(
                 room, self.stride
             )  # ``by`` is called for what is read: the first tasks need not wait for that
@@ -212,11 +257,12 @@ class Model:
         self.tasks.append(Task(len(self.tasks), script, parent, self.now))
 
     def grow(self):
-        """Call ``then``."""
-        for task in self.fresh if self.program.grows else ():
+        """Call ``then``; return whether that gave tasks."""
+        before, fresh, self.fresh = len(self.tasks), self.fresh, []
+        for task in fresh if self.program.grows else ():
             for child in task.script.children:
                 self.admit(child, task.script.name)
-        self.fresh = []
+        return len(self.tasks) > before
 
     def obey(self):
         """Stop, if a rule says so and something is left to stop, or an outcome of which ``then`` has not heard."""
@@ -227,7 +273,9 @@ class Model:
             return
         self.stopped = reason
         for task in self.open():
-            task.end = "cancelled"
+            task.end, task.cut_off = "cancelled", task in self.running
+            if task.cut_off:
+                task.seconds = self.now - task.start
             self.order.append(task)
             if task.calls:
                 self.tell("failed", task)
@@ -251,7 +299,7 @@ class Model:
         """The task to call now, if any: what is tried again goes first, unless limiters and priorities decide."""
         ready = [task for task in self.open() if task.state == "ready"]
         if not self.program.gated:
-            return self.again.pop(0) if self.again else ready[0] if ready else None
+            return self.again[0] if self.again else ready[0] if ready else None
         for task in sorted(ready, key=lambda task: (-self.priority(task), task.index)):
             limiters = self.limiters_of(task)
             if all(limiter.opens_at(self.now) <= self.now for limiter in limiters):
@@ -271,13 +319,16 @@ class Model:
 
     def limiters_of(self, task):
         """The limiters at which it may have to wait."""
-        keys = [(rate, rate.group(task.script)) for rate in self.program.rates]
-        return [self.limiters.setdefault(key, Limiter(key[0])) for key in keys if key[1] is not None]
+        keys = [(limit, limit.group(task.script)) for limit in self.program.limits]
+        for key in keys:
+            if key not in self.limiters:
+                self.limiters[key] = Places(key[0]) if isinstance(key[0], Cap) else Limiter(key[0])
+        return [self.limiters[key] for key in keys if key[1] is not None]
 
     def instants(self):
         """When something may happen."""
         for task in self.open():
-            yield task.due
+            yield task.ends if task.state == "running" else task.due
             if task.last is not None:
                 yield math.nextafter(task.last, math.inf)
             if task.state == "ready":
@@ -285,26 +336,41 @@ class Model:
         if "run_timeout" in self.options:
             yield self.options["run_timeout"]
 
-    def call(self, task):
-        """Call the function of a task, and decide what follows."""
+    def start(self, task):
+        """Call the function of a task."""
         self.started += task.error is None
+        if task in self.again:
+            self.again.remove(task)
         step = task.script.steps[min(task.calls, len(task.script.steps) - 1)]
-        task.start, task.seconds, task.last = self.now, step.seconds, None
+        task.state, task.start, task.seconds, task.last = "running", self.now, step.seconds, None
         task.first = self.now if task.first is None else task.first
         task.calls += 1
         task.attempts += 1
-        self.tell("started", task)
-        self.now += step.seconds
+        task.ends, task.comes, task.told = self.now + step.seconds, step.error or None, step.told
         limit = self.own(task).get("timeout", self.options.get("timeout"))
-        task.error = "TaskTimeout" if limit is not None and step.seconds > limit else step.error or None
+        if limit is not None and task.ends > self.now + limit:
+            task.comes = "TaskTimeout"
+            if self.program.width:  # an inline call cannot be cut off
+                task.ends, task.seconds = self.now + limit, limit
+        self.running.append(task)
+        self.tell("started", task)
+
+    def finish(self, task):
+        """Decide what follows the end of a call."""
+        self.running.remove(task)
+        task.error = task.comes
+        for limiter in self.limiters_of(task):
+            if isinstance(limiter, Places):
+                limiter.taken -= 1
         if task.error is None:
             self.settle(task, "")
             self.tell("succeeded", task)
             return
-        delay = self.delay_after(task, step.told)
-        if task.error == "Told" and step.told <= LONGEST_TOLD:
+        delay = self.delay_after(task, task.told)
+        if task.error == "Told" and task.told <= LONGEST_TOLD:
             for limiter in self.limiters_of(task):
-                limiter.paused = max(limiter.paused, self.now + step.told)
+                if isinstance(limiter, Limiter):
+                    limiter.paused = max(limiter.paused, self.now + task.told)
         if delay is None:
             self.fail(task)
             return
@@ -359,6 +425,7 @@ ERRORS = {
     "Told": Told(1),
     "TaskTimeout": TaskTimeout(),
     "TaskExited": TaskExited(),
+    "WorkerDied": WorkerDied("died"),
 }
 
 

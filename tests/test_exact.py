@@ -1,27 +1,42 @@
-"""Random programs on a fake clock, against the exact model of exact_model.py: every outcome, every event and every instant.
+"""Random programs on a fake clock, inline and on several workers, against the exact model of exact_model.py: every outcome,
+every event and every instant.
 
 In ``test_programs.py`` times do not count, and in ``test_schedules.py`` order does not; here both do.
 """
 
 import random
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
+from math import inf
 
 import pytest
-from exact_model import KINDS, Model, Program, Rate, Script, Step, Told
+from exact_model import KINDS, Cap, Model, Program, Rate, Script, Step, Told
+from fakes import Die, Done, Fail, FakeExecutor, Hang
 
-from parallelkit import Checkpoint, RateLimit, Retry, Task, TaskCancelled, iter_parallel, run_parallel
+from parallelkit import (
+    Checkpoint,
+    ConcurrencyLimit,
+    RateLimit,
+    Retry,
+    Task,
+    TaskCancelled,
+    iter_parallel,
+    run_parallel,
+)
+from parallelkit._scheduler import Scheduler
 from parallelkit._scheduling._delayed import Delayed
 from parallelkit._scheduling._fifo import Fifo
+from parallelkit._scheduling._meters import Cap as Meter
 from parallelkit._scheduling._meters import RateLog
 from parallelkit._scheduling._ready import Gated
 from parallelkit._scheduling._stopping import StopRule
 from parallelkit._scheduling._tries import Tries
-from parallelkit.testing import inline_runs
+from parallelkit._world import World, the_world
+from parallelkit.testing import FakeClock, inline_runs
 
 STOPS = ("run_timeout", "max_failures", "on_error")
 QUICK = range(120)  # programs that take two seconds
-MORE = [pytest.param(range(at, at + 500), marks=pytest.mark.all) for at in range(120, 5_000, 500)]
 
 
 # Programs
@@ -63,6 +78,27 @@ def make_script(rng, name, depth, in_tasks_form):
     return Script(name, steps, rng.randint(0, 2), rng.randint(-2, 2), own if in_tasks_form else {}, children)
 
 
+def make_wide(seed):
+    """A program for several workers, some of which die or hang, with caps."""
+    program, rng = make_program(seed), random.Random(seed)
+    caps = [Cap(rng.randint(1, 3), rng.choice([None, "each", "some"])) for _ in range(rng.choice([0, 1, 2]))]
+    limits = [*program.limits, *caps]
+    rng.shuffle(limits)
+    scripts = [lengthen(script, rng, "timeout" in program.options) for script in program.scripts]
+    return replace(program, scripts=scripts, limits=limits, width=rng.randint(1, 5))
+
+
+def lengthen(script, rng, may_hang):
+    """The same task, no call of which takes no time: which of those that start at an instant ends first would matter."""
+    seconds = [0.25, 0.5, 1, 1.5, *([inf] if may_hang else [])]
+    steps = [replace(step, seconds=step.seconds or rng.choice(seconds)) for step in script.steps]
+    if rng.random() < 0.1:
+        steps[0] = replace(steps[0], error="WorkerDied")
+    return replace(
+        script, steps=steps, children=[lengthen(child, rng, may_hang) for child in script.children]
+    )
+
+
 def make_policy(rng):
     if rng.random() < 0.5:
         return rng.choice([0, 0, 1, 2])
@@ -102,7 +138,7 @@ class Played:
         for script in scripts:  # grows meanwhile
             self.scripts[script.name] = script
             scripts += script.children
-        with inline_runs() as self.clock:
+        with world(program.width) as self.clock:
             self.run()
         self.now = self.clock()
 
@@ -123,7 +159,7 @@ class Played:
         return {
             **program.options,
             "key": None if program.tasks else lambda script: script.name,
-            "limits": list(map(limit_of, program.rates)),
+            "limits": list(map(limit_of, program.limits)),
             "priority": (lambda item: script_of(item).priority) if program.prioritized else None,
             "then": self.then if program.grows else None,
             "on_event": self.events.append,
@@ -139,6 +175,8 @@ class Played:
     def fn(self, script):
         step = script.steps[min(self.calls[script.name], len(script.steps) - 1)]
         self.calls[script.name] += 1
+        if self.program.width:
+            return end_of(script.name, step)
         self.clock.advance(step.seconds)
         if step.error:
             raise KINDS[step.error](step.told)
@@ -149,18 +187,50 @@ class Played:
         return {(one.key, None if one.ok else type(one.error)) for one in self.outcomes}
 
 
-def limit_of(rate):
-    by = (lambda item: rate.group(script_of(item))) if rate.by else None
-    return RateLimit(rate.calls, rate.per, by=by, smooth=rate.smooth)
+@contextmanager
+def world(width):
+    """Run inline, or, if there is a ``width``, on so many simulated workers; gives the clock."""
+    if not width:
+        with inline_runs() as clock:
+            yield clock
+        return
+    clock = FakeClock()
+    engine = FakeExecutor(clock, width, ahead=0)
+    token = the_world.set(World(clock, lambda options: options._replace(executor="inline"), lambda: engine))
+    try:
+        yield clock
+    finally:
+        the_world.reset(token)
+
+
+def end_of(name, step):
+    """How a call ends on a simulated worker."""
+    if step.seconds == inf:
+        return Hang()
+    if step.error == "WorkerDied":
+        return Die(1, step.seconds)
+    return Fail(KINDS[step.error](step.told), step.seconds) if step.error else Done(name, step.seconds)
+
+
+def limit_of(limit):
+    by = (lambda item: limit.group(script_of(item))) if limit.by else None
+    if isinstance(limit, Cap):
+        return ConcurrencyLimit(limit.n, by=by)
+    return RateLimit(limit.calls, limit.per, by=by, smooth=limit.smooth)
 
 
 def script_of(item):
     return item.args[0] if isinstance(item, Task) else item
 
 
-def check(seed, **more):
+def many(make):
+    """The parameters of a test of thousands of programs."""
+    return [pytest.param(make, range(at, at + 500), marks=pytest.mark.all) for at in range(120, 5_000, 500)]
+
+
+def check(seed, make=make_program, **more):
     """The program of this seed gives what the model says, also with these options; returns what it gave."""
-    program = make_program(seed)
+    program = make(seed)
     model, played = Model(program), Played(program, **more)
     raised = model.first_failed if program.options.get("on_error") == "raise" else None
     assert (raised and raised.end) == (played.error and type(played.error).__name__)
@@ -203,25 +273,28 @@ def check_outcome(task, outcome):
         assert task.script.name == outcome.value
     elif task.end == "cancelled":
         assert type(outcome.error) is TaskCancelled
-        assert not task.attempts or type(outcome.error.__cause__).__name__ == task.error
+        cause = task.error if task.attempts > task.cut_off else None  # of an earlier attempt
+        assert type(outcome.error.__cause__).__name__ == (cause or "NoneType")
     else:
         assert task.end == type(outcome.error).__name__
     began = task.attempts if task.end == "cancelled" else task.end != "RateLimitException"
-    start = (round(task.start, 6), task.seconds) if began else (None, 0)
+    start = (round(task.start, 6), round(task.seconds, 6)) if began else (None, 0)
     assert start == (outcome.started_at and round(outcome.started_at, 6), round(outcome.duration, 6))
 
 
 # Tests
 
 
-@pytest.mark.parametrize("seeds", [QUICK, *MORE])
-def test_programs_give_what_the_model_says(seeds):
+@pytest.mark.parametrize(
+    ("make", "seeds"), [(make_program, QUICK), (make_wide, range(10)), *many(make_program), *many(make_wide)]
+)
+def test_programs_give_what_the_model_says(make, seeds):
     """Outcomes, events and instants of random programs are exactly those of the model."""
     for seed in seeds:
         try:
-            check(seed)
+            check(seed, make)
         except Exception as error:
-            error.add_note(f"seed {seed}: {make_program(seed)}")
+            error.add_note(f"seed {seed}: {make(seed)}")
             raise
 
 
@@ -251,6 +324,10 @@ def count_one_more(self, now, failed, settled, reason=StopRule.reason):
     return reason(self, now, failed, settled + bool(failed))
 
 
+def stop_without_running(self, reason, now, running=(), *more, stop=Scheduler.stop):
+    stop(self, reason, now, (), *more)
+
+
 BUGS = {
     "what is tried again goes last": (Fifo, "push_again", lambda self, ticket: self.push([ticket])),
     "of equal priorities the last goes first": (Gated, "describe", describe_last_first),
@@ -259,6 +336,11 @@ BUGS = {
     "a retry starts although max_time is over": (Delayed, "waits", do_nothing),
     "the options of single tasks are ignored": (Tries, "adopt", do_nothing),
     "a share of failures is that of one outcome more": (StopRule, "reason", count_one_more),
+}
+BUGS_OF_WIDTH = {
+    "a cap is one too wide": (Meter, "is_open", lambda self, now: self._running <= self._n),
+    "a place that is free again is not passed on": (Gated, "_pass_on", do_nothing),
+    "what is cut off counts as never begun": (Scheduler, "stop", stop_without_running),
 }
 
 
@@ -269,3 +351,12 @@ def test_the_model_notices_bugs(bug, monkeypatch):
     with pytest.raises(AssertionError):
         for seed in QUICK:
             check(seed)
+
+
+@pytest.mark.parametrize("bug", BUGS_OF_WIDTH)
+def test_the_model_notices_bugs_of_several_workers(bug, monkeypatch):
+    """A bug that only several workers bring about shows in one of the programs for them."""
+    monkeypatch.setattr(*BUGS_OF_WIDTH[bug])
+    with pytest.raises(AssertionError):
+        for seed in range(100):
+            check(seed, make_wide)
