@@ -47,6 +47,7 @@ from parallelkit._executors._submit import _exit, _future, _opening
 from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._submit._settling import fail, to_cancel
+from parallelkit._executors._thread._loss import Loss
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit.testing import inline_runs
 
@@ -843,6 +844,22 @@ def test_an_executor_that_lost_every_slot_serves_again_once_a_hung_call_returns(
             release.clear()
 
 
+def test_only_the_loss_that_has_failed_calls_has_later_ones_refused(monkeypatch):
+    """While it lasts; one that may still end has none refused."""
+    with ThreadExecutor(1) as executor:
+        for number in (1, 2):
+            loss = Loss(math.inf, 60.0)
+            monkeypatch.setattr(executor._pool, "loss", loss)
+            assert number == executor.submit(abs, -number).result(30)
+            failure = ParallelKitError(f"every slot is lost, for the {number}. time")
+            monkeypatch.setattr(executor._dispatcher, "_refusal", (loss, failure))
+            assert str(failure) == refusal(executor)
+        monkeypatch.setattr(executor._pool, "loss", None)
+        assert 3 == executor.submit(abs, -3).result(30)
+        monkeypatch.setattr(executor._dispatcher, "_refusal", (None, failure))  # no worker could be started
+        assert 4 == executor.submit(abs, -4).result(30)
+
+
 def refusal(executor):
     """The error with which a call is refused."""
     with pytest.raises(ParallelKitError) as refused:
@@ -1263,6 +1280,7 @@ def test_ctrl_c_at_exit_stops_all_executors_before_one_is_waited_for(monkeypatch
         _exit.finish_at_exit(one)
     _exit._finish_all()
     assert [("shut", False, True)] * 2 + [("shut", False, False), "join"] * 2 == asked
+    assert _exit.is_exiting()
 
 
 @pytest.mark.parametrize(
@@ -1289,6 +1307,20 @@ def test_the_text_of_an_executor_tells_how_many_workers_it_has(make):
     """The class and its width."""
     with make(2) as executor:
         assert f"<{make.__name__} max_workers=2>" == repr(executor)
+
+
+@both
+@pytest.mark.parametrize(
+    "use",
+    [lambda pool: pool.submit(abs, -1), lambda pool: run_parallel(abs, [-1], executor=pool)],
+    ids=["submit", "run"],
+)
+def test_while_the_program_exits_no_call_is_taken(make, use, monkeypatch):
+    """As in a standard pool; nobody would wait for it."""
+    with make(1) as executor:
+        monkeypatch.setattr(_exit, "_exiting", True)
+        with pytest.raises(RuntimeError, match="cannot schedule new futures after interpreter shutdown"):
+            use(executor)
 
 
 class Impatient(Noting):
