@@ -500,8 +500,8 @@ def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
     assert cancelled.cancel()
     flying = dict(enumerate((future, abs) for future in futures[:5]))
     inbox = deque((future, None, abs) for future in futures[5:])
-    assert [*futures[:3:-1], cancelled, begun] == list(to_cancel(flying, inbox, 3))
-    assert [*futures[:5:-1], cancelled, begun] == list(to_cancel(flying, inbox, 5)), "none flies yet"
+    assert futures[:3:-1] == list(to_cancel(flying, inbox, 3))
+    assert futures[:5:-1] == list(to_cancel(flying, inbox, 5)), "none flies yet"
 
 
 def test_a_shutdown_that_cancels_spares_none_where_more_calls_run_than_there_are_slots():
@@ -512,7 +512,7 @@ def test_a_shutdown_that_cancels_spares_none_where_more_calls_run_than_there_are
     assert at_hand.begin()
     flying = {0: (running, abs), 1: (at_hand, abs)}
     inbox = deque((future, None, abs) for future in waiting)
-    assert [*waiting[::-1], at_hand, running] == list(to_cancel(flying, inbox, 1))
+    assert waiting[::-1] == list(to_cancel(flying, inbox, 1))
 
 
 def test_a_shutdown_that_cancels_spares_the_call_of_an_idle_thread():

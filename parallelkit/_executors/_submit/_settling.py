@@ -38,8 +38,7 @@ def to_cancel(flying: dict[int, Flight], inbox: deque[Request], slots: int) -> I
     # Without taking each one's lock, and then from the back: the threads make short calls about as fast.
     states = [future._state for future in futures]
     waiting = [future for future, state in zip(futures, states, strict=True) if state == PENDING]
-    kept = set(waiting[: max(0, slots - states.count(RUNNING))])
-    return (future for future in reversed(futures) if future not in kept)
+    return reversed(waiting[max(0, slots - states.count(RUNNING)) :])
 
 
 def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseException) -> None:
