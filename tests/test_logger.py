@@ -309,3 +309,15 @@ def test_a_file_that_an_initializer_puts_in_place_of_stdout_gets_what_is_logged_
     with ProcessExecutor(1, initializer=log_to_a_file_as_stdout, initargs=[legacy / "own"]) as executor:
         run_parallel(module.say, ["a"], executor=executor).raise_failures()
     assert "a\n" == (legacy / "own").read_text()
+
+
+@pytest.mark.all
+@pytest.mark.parametrize("mode", ["w", "x"])
+def test_no_worker_empties_the_file_that_the_program_logs_to(legacy, mode):
+    """If a module makes a handler that begins a new file as it is imported, the program's stays, and the module can be imported."""
+    with (legacy / "legacy_log.py").open("a") as module:
+        module.write(f"logger.addHandler(logging.FileHandler({str(legacy / 'log')!r}, mode={mode!r}))\n")
+    module = importlib.import_module("legacy_log")
+    module.say("before")
+    run_parallel(module.say, ["a"], executor="processes", max_workers=1).raise_failures()
+    assert ["before", "a"] == (legacy / "log").read_text().splitlines()

@@ -105,6 +105,7 @@ def _install(send: Send, setup: dict[str, Any]) -> None:
     unset = ("root", logging.WARNING)
     _keep_levels({name: level for name, level in setup["levels"].items() if (name, level) != unset})
     _give_classes(setup["classes"])
+    _append_to({path for paths in setup["targets"].values() for path in paths})
     logging.disable(setup["disabled"])
     logging.captureWarnings(setup["captured"])
 
@@ -172,6 +173,20 @@ def _class_named(module: str, name: str) -> type[Logger]:
     except (ImportError, AttributeError):
         return Logger
     return found if isinstance(found, type) and issubclass(found, Logger) else Logger
+
+
+def _append_to(paths: set[str | None]) -> None:
+    """Have a handler with ``mode="w"``, which a module makes as it is imported, not empty the file that the program writes to."""
+    from logging import FileHandler
+
+    open_file = FileHandler._open
+
+    def open_to_append(self: FileHandler) -> Any:
+        if self.baseFilename in paths:
+            self.mode = "a"
+        return open_file(self)
+
+    FileHandler._open = open_to_append  # type: ignore[method-assign]  # called as one is made
 
 
 _SENT = "_parallelkit_sent"
