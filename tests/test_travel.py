@@ -5,6 +5,7 @@ import decimal
 import enum
 import errno
 import faulthandler
+import importlib
 import io
 import linecache
 import logging
@@ -1894,6 +1895,36 @@ def test_warning_filters_are_taken_over():
     assert {0: FutureWarning, 2: far.BewareWarning} == {
         index: type(ended.error) for index, ended in seen.failures.items()
     }
+
+
+FILTERS_OF_ITS_OWN = """
+import warnings
+
+class OwnWarning(UserWarning):
+    pass
+
+warnings.simplefilter("always", UserWarning)
+warnings.simplefilter("always", OwnWarning)
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    warnings.warn("not while it is imported", UserWarning)
+
+def warn(kind):
+    warnings.warn("mind", kind)
+"""
+
+
+def test_a_module_that_is_imported_does_not_override_the_programs_warning_filters(tmp_path, monkeypatch):
+    """Many add filters then, such as scikit-learn and statsmodels: what the program ignores came back from each worker."""
+    (tmp_path / "filters_of_its_own.py").write_text(FILTERS_OF_ITS_OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    with warnings.catch_warnings():
+        module = importlib.import_module("filters_of_its_own")
+        warnings.simplefilter("error", UserWarning)
+        kinds = [UserWarning, module.OwnWarning]
+        results = run_parallel(module.warn, kinds, executor="processes", max_workers=1)
+    del sys.modules["filters_of_its_own"]
+    assert kinds == [type(failure.error) for failure in results.failures.values()]
 
 
 def test_flags_are_taken_over(tmp_path):

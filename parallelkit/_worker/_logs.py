@@ -13,12 +13,12 @@ from _frozen_importlib_external import PathFinder
 from _pickle import dumps
 from collections.abc import Callable
 
+from parallelkit._worker._importing import is_importing
 from parallelkit._worker._travel import describe, pack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from logging import Handler, Logger, LogRecord
-    from types import FrameType
     from typing import Any
 
     Send = Callable[[bytes], None]
@@ -111,23 +111,15 @@ def _install(send: Send, setup: dict[str, Any]) -> None:
 
 
 def _keep_levels(levels: dict[str, int]) -> None:
-    """Let modules not change these as they are imported: there they have done so, too, before the program set what is set now."""
+    """Let modules not change these as they are imported."""
     from logging import Logger
 
     set_level = Logger.setLevel
 
     def set_outside_imports(self: Logger, level: int | str) -> None:  # named as those of the method
-        set_level(self, levels[self.name] if self.name in levels and _is_importing() else level)
+        set_level(self, levels[self.name] if self.name in levels and is_importing() else level)
 
     Logger.setLevel = set_outside_imports  # type: ignore[method-assign]  # modules call it
-
-
-def _is_importing() -> bool:
-    """Whether a module is being imported by this thread."""
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
-        frame = frame.f_back
-    return frame is not None
 
 
 def _give_classes(classes: dict[str, tuple[str, str]]) -> None:

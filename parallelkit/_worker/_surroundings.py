@@ -12,6 +12,7 @@ from io import TextIOWrapper
 
 from parallelkit._forked import end_child
 from parallelkit._system import environment
+from parallelkit._worker._importing import is_importing
 from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -77,26 +78,45 @@ class Flags(tuple):  # type: ignore[type-arg]  # of ints and bools, and no typin
 
 
 class WarningFilters:
-    """The parent's warning filters; one whose category is of a module that is not loaded waits until it is."""
+    """The parent's warning filters; one whose category is of a module that is not loaded waits until it is.
+
+    They stay ahead of those that modules add as they are imported, such as statsmodels.
+    """
 
     def __init__(self, filters: list[tuple[Any, ...]] | None) -> None:
-        self._waiting = filters or []
+        self._filters = filters or []
+        self._installed: dict[int, tuple[Any, ...]] = {}
+        """By their places among the parent's filters."""
         if filters is not None:
             import warnings
 
             warnings.resetwarnings()
             self.apply()
+            add, ours = warnings._add_filter, warnings.filters  # type: ignore[attr-defined]  # private; what simplefilter calls
+
+            def add_behind(*item: Any, append: bool) -> None:
+                """Within ``catch_warnings``, where there is another list, a module needs what it adds as it is imported."""
+                add(*item, append=append or (warnings.filters is ours and is_importing()))
+
+            warnings._add_filter = add_behind  # type: ignore[attr-defined]  # the same
 
     def apply(self) -> None:
-        """Install the filters that can be installed by now, ahead of those that modules here have added."""
-        if not self._waiting:
+        """Install the filters that can be installed by now, each at its place among the parent's others."""
+        if len(self._installed) == len(self._filters):
             return
         import warnings
 
-        ready = [entry for entry in self._waiting if entry[2] in sys.modules]
-        self._waiting = [entry for entry in self._waiting if entry not in ready]
-        for action, message, _, category, module, line in reversed(ready):
-            warnings.filters.insert(0, (action, message, unpack(category), module, line))  # type: ignore[attr-defined]  # declared a Sequence; it is a list
+        filters: list[tuple[Any, ...]] = warnings.filters  # type: ignore[assignment]  # declared a Sequence; it is a list
+        for at in reversed(range(len(self._filters))):
+            action, message, category_module, category, module, line = self._filters[at]
+            if at not in self._installed and category_module in sys.modules:
+                item = action, message, unpack(category), module, line
+                others = {
+                    number: filters.index(each) for number, each in self._installed.items() if each in filters
+                }
+                following = [place for number, place in others.items() if number > at]
+                filters.insert(min(following) if following else 1 + max(others.values(), default=-1), item)
+                self._installed[at] = item
         warnings._filters_mutated()  # type: ignore[attr-defined]  # private; what simplefilter calls
 
 
