@@ -779,6 +779,16 @@ def test_names_of_types_made_by_typing_extensions_travel(monkeypatch, kind):
     assert [made] == run_parallel(lambda _: made, [1], executor="processes", max_workers=1).values()
 
 
+def test_cloudpickle_may_be_imported_again(monkeypatch):
+    """A test that mocks modules by ``patch.dict(sys.modules)`` removes what was imported under it; classes can be sent afterwards."""
+    scope = {"__name__": "__main__"}
+    exec("class Sent:\n size = 7", scope)
+    _travel.pack_by_value(scope["Sent"], None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cloudpickle"]:
+        monkeypatch.delitem(sys.modules, name)
+    assert 7 == _travel.unpack(_travel.pack_by_value(scope["Sent"], None)).size
+
+
 def test_an_initializer_that_cannot_be_pickled_is_blamed_part_by_part():
     """If an initializer cannot be pickled, the error names the part that cannot, and what to do."""
     lock = threading.Lock()

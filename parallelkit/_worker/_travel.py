@@ -153,11 +153,14 @@ class Apart:
 def by_value_pickler() -> Any:
     """Our subclass of cloudpickle's pickler, made to handle ends of pipes and the random generators of modules.
 
-    Its table is put together at each call: what is in it may have been imported or registered since the last.
+    Its table is put together at each call: what is in it may have been imported or registered since the last. So may
+    cloudpickle: ``mock.patch.dict(sys.modules)`` removes what was imported meanwhile.
     """
+    from cloudpickle import cloudpickle  # late: it takes 20 ms to import
+
     from parallelkit._worker._by_value import send_modules, send_wrapped
 
-    pickler = _by_value_pickler()
+    pickler = _by_value_pickler(cloudpickle)
     table: dict[type, Callable[[Any], Any]] = {}
     for known in reversed(pickler.tables):
         table |= known
@@ -170,16 +173,13 @@ def by_value_pickler() -> Any:
 
 
 @cache
-def _by_value_pickler() -> Any:
-    """Made at the first use, because cloudpickle takes 20 ms to import."""
-    from cloudpickle import Pickler, cloudpickle
-
+def _by_value_pickler(cloudpickle: Any) -> Any:
     from parallelkit._worker._by_value import MAKERS, reduce_function
 
     by_name = MAKERS.union(made for made in vars(cloudpickle).values() if type(made) is FunctionType)
 
-    class ByValue(Pickler):  # type: ignore[misc]  # it has no types
-        tables = _reducers(), *Pickler.dispatch_table.maps
+    class ByValue(cloudpickle.Pickler):  # type: ignore[misc]  # it has no types
+        tables = _reducers(cloudpickle), *cloudpickle.Pickler.dispatch_table.maps
         _dynamic_function_reduce = reduce_function
         dispatch_table: dict[type, Any] = {}  # noqa: RUF012  # in a ChainMap, to look up each object takes twice the rest
         editions: _classes.Reducer | None = None
@@ -214,13 +214,11 @@ def _by_value_pickler() -> Any:
     return Spawned
 
 
-def _reducers() -> dict[type, Callable[[Any], Any]]:
+def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
     """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
     import dataclasses
     import os
     from weakref import WeakKeyDictionary, WeakValueDictionary
-
-    from cloudpickle import cloudpickle
 
     from parallelkit._worker import _by_value, _caches, _type_names
 
