@@ -321,3 +321,17 @@ def test_no_worker_empties_the_file_that_the_program_logs_to(legacy, mode):
     module.say("before")
     run_parallel(module.say, ["a"], executor="processes", max_workers=1).raise_failures()
     assert ["before", "a"] == (legacy / "log").read_text().splitlines()
+
+
+@pytest.mark.all
+def test_a_handler_that_collects_records_for_a_file_writes_each_once(legacy):
+    """If a module attaches a MemoryHandler as it is imported, the worker's neither writes records when it is full nor loses them."""
+    with (legacy / "legacy_log.py").open("a") as module:
+        module.write(f"file = logging.FileHandler({str(legacy / 'log')!r})\n")
+        module.write("collecting = logging.handlers.MemoryHandler(2, target=file)\n")
+        module.write("logger.addHandler(collecting)\n")
+    module = importlib.import_module("legacy_log")
+    run_parallel(module.say, ["a", "b", "c"], executor="processes", max_workers=1).raise_failures()
+    module.collecting.close()
+    module.file.close()
+    assert ["a", "b", "c"] == (legacy / "log").read_text().splitlines()

@@ -56,16 +56,16 @@ class _Waiting:
         return spec
 
 
-def target(handler: Handler, stdout: object, stderr: object) -> str | None:
+def target(handler: Handler | Any, stdout: object, stderr: object) -> str | None:
     """The file or standard stream that a handler writes to, or a queue within its process; None if it is something else."""
     attributes = getattr(handler, "__dict__", {})
-    path, stream, queue = map(attributes.get, ("baseFilename", "stream", "queue"))
+    path, stream, queue, other = map(attributes.get, ("baseFilename", "stream", "queue", "target"))
     if type(queue).__module__ in ("queue", "_queue", "multiprocessing.queues"):
         return "<queue>"  # only this process reads it, by a thread that would be killed with the worker
     if type(path) is str:
         return path
     if stream is None:
-        return None
+        return target(other, stdout, stderr) if other else None  # of a MemoryHandler
     return "<stdout>" if stream is stdout else "<stderr>" if stream is stderr else None
 
 
