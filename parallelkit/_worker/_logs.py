@@ -65,7 +65,7 @@ def target(handler: Handler | Any, stdout: object, stderr: object) -> str | None
     if type(path) is str:
         return path
     if stream is None:
-        return target(other, stdout, stderr) if other else None  # of a MemoryHandler
+        return None if other is None else target(other, stdout, stderr)  # of a MemoryHandler
     return "<stdout>" if stream is stdout else "<stderr>" if stream is stderr else None
 
 
