@@ -3,6 +3,7 @@ import errno
 import gc
 import math
 import os
+import pickle
 import random
 import re
 import signal
@@ -13,7 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from port_driver import Seen, drive, drive_port, drive_rest, fifo, opened, wait
 from parallelkit import ProcessExecutor, Retry, RunInterrupted, Task, run_parallel
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._contract import Block, Ended, Job, PlainBlock
-from parallelkit._executors._process import _reserve, _worker_pool
+from parallelkit._executors._process import _decode, _reserve, _worker_pool
 from parallelkit._executors._process._actor import Actor, WakeUp
 from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._holding import LOOK, Holding
@@ -632,6 +633,25 @@ def test_interrupted_unpickling_goes_on_behind_it(engine):
             except KeyboardInterrupt:
                 interrupts += 1
     assert (1, {0: 0, 3: 3}, {1, 2}) == (interrupts, seen.values, set(seen.failures))
+
+
+def test_ctrl_c_costs_no_plain_value(engine, monkeypatch):
+    """Ctrl-C that comes as a value is unpickled that has no code of its own costs no value."""
+    blows = [KeyboardInterrupt()]
+
+    def strike(blob):
+        if blows:
+            raise blows.pop()
+        return pickle.loads(blob)
+
+    monkeypatch.setattr(_decode, "loads", strike)
+    with opened(engine, str) as port:
+        port.start([(index, 1, index, None) for index in range(4)])
+        seen = Seen()
+        while len(seen) < 4:
+            with suppress(KeyboardInterrupt):
+                seen.add(wait(port))
+    assert ([], {index: str(index) for index in range(4)}) == (blows, seen.values)
 
 
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["default", "ignored"])

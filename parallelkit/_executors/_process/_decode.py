@@ -77,7 +77,8 @@ class Opening:
             try:
                 go_on(len(self._values))
             except KeyboardInterrupt as error:
-                self._give_up(error)
+                if self._next_calls_code():  # else Ctrl-C has come just then, and the value is read again
+                    self._give_up(error)
                 raise
             except BaseException as error:  # whatever a class does when it is unpickled
                 if is_of_signal(error):
@@ -126,6 +127,11 @@ class Opening:
                 values.append(read_number(kind, words[at], floats[at]))
             else:
                 values.append(CONSTANTS[kind])
+
+    def _next_calls_code(self) -> bool:
+        """Whether unpickling the next result may call anything."""
+        blob = _blobs(self._columns, array("q", self._columns.words)).get(len(self._values))
+        return blob is not None and _calls_code(blob)
 
     def _failed(self, at: int, blob: bytes) -> Ended:
         index = self._index(at)
