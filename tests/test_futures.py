@@ -53,6 +53,8 @@ from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
 
+ADVICE = "make a new executor in the child"
+
 
 @both
 @pytest.mark.parametrize("used", [False, True])
@@ -1117,8 +1119,7 @@ def test_in_a_forked_child_an_executor_says_what_to_do(make):
             hold.set()
         assert running.result(20)
         assert 1 == executor.submit(abs, -1).result(20)
-    advice = "make a new executor in the child"
-    assert [advice, advice, advice, "shut down", "[1]"] == said
+    assert [ADVICE, ADVICE, ADVICE, "shut down", "[1]"] == said
 
 
 def test_threads_belong_to_the_process_that_first_uses_them():
@@ -1127,6 +1128,18 @@ def test_threads_belong_to_the_process_that_first_uses_them():
         assert ["1"] == in_a_fork(lambda: [executor.submit(abs, -1).result(20)])
         assert ["[1]"] == in_a_fork(lambda: [run_parallel(abs, [-1], executor=executor).values()])
         assert 1 == executor.submit(abs, -1).result(20)
+
+
+def test_processes_belong_to_the_process_that_made_their_executor():
+    """A forked child is told so, also if nobody has used the executor before."""
+
+    def submit():
+        with pytest.raises(RuntimeError) as refused:
+            executor.submit(abs, -1)
+        yield str(refused.value).partition("; ")[2]
+
+    with ProcessExecutor(1) as executor:
+        assert [ADVICE] == in_a_fork(submit)
 
 
 def use(executor, make):
