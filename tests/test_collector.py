@@ -416,3 +416,12 @@ def test_an_executor_that_has_ended_leaves_nothing_to_the_collector():
         assert left() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+def test_collections_are_noted_from_the_first_executor_on(make):
+    """Also where a program makes no stream: else whoever collects an executor would wait for its threads."""
+    if _collector._note in gc.callbacks:
+        gc.callbacks.remove(_collector._note)
+    make(1).shutdown()
+    assert _collector._note in gc.callbacks

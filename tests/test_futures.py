@@ -40,6 +40,7 @@ from parallelkit import (
     iter_parallel,
     run_parallel,
 )
+from parallelkit._executors._choice import default_processes, default_threads
 from parallelkit._executors._process import _starter
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Broken
@@ -198,45 +199,51 @@ def test_a_broken_executor_ends_its_threads(make):
 
 @pytest.fixture
 def breaking():
-    """An executor of three threads, of whose initializers all but the first have raised; the first has a call."""
-    started, both, begun, go = iter([None]), threading.Barrier(2), threading.Event(), threading.Event()
+    """An executor of four threads, of whose initializers two have raised; two calls in the other threads, each with what ends it, and others."""
+    started, both, begun = iter([None, None]), threading.Barrier(2), threading.Semaphore(0)
+    ends = [threading.Event(), threading.Event()]
 
     def begin():
         if next(started, both):
             both.wait(30)
             raise LookupError("no model")
 
-    with ThreadExecutor(3, initializer=begin) as executor:
-        first = executor.submit(lambda: begun.set() or (go.wait(30) and "made"))
-        assert begun.wait(30)
+    with ThreadExecutor(4, initializer=begin) as executor:
+        calls = [executor.submit(lambda end: begun.release() or end.wait(30), end) for end in ends]
+        assert [True, True] == [begun.acquire(timeout=30) for _ in calls]
         others = [executor.submit(abs, -1) for _ in range(3)]
         assert not wait(others, 30).not_done
         # Of the second, too; and the dispatcher has seen it: else it would look again and again.
-        wait_until(lambda: len(executor._pool.workers) == 1 and executor._dispatcher._port.failure is None)
-        yield executor, first, others, go
-        go.set()
+        wait_until(lambda: len(executor._pool.workers) == 2 and executor._dispatcher._port.failure is None)
+        yield executor, [*zip(calls, ends, strict=True)], others
+        for end in ends:
+            end.set()
 
 
 def test_an_initializer_that_raises_ends_no_call_that_has_begun(breaking):
     """As in a standard pool: it has its value, and the shutdown waits for it; those that have not begun fail."""
-    executor, first, others, go = breaking
+    executor, [(first, end_first), (second, end_second)], others = breaking
     for other in others:
         with pytest.raises(BrokenThreadPool, match="no model"):
             other.result(0)
     with pytest.raises(BrokenThreadPool, match="no model"):
         executor.submit(abs, -1)
     assert first.running()
-    go.set()
+    end_first.set()
+    assert first.result(30)
+    assert second.running()
+    end_second.set()
     executor.shutdown()
-    assert "made" == first.result(0)
+    assert second.result(0)
 
 
 def test_a_broken_executor_that_has_lost_every_slot_waits_for_no_call(breaking):
     """The calls that have begun before it broke hang; none would ever end."""
-    executor, first, _, _ = breaking
+    executor, calls, _ = breaking
     executor._dispatcher._port.fail(ParallelKitError("every slot is lost"))
-    with pytest.raises(ParallelKitError, match="every slot is lost"):
-        first.result(30)
+    for call, _ in calls:
+        with pytest.raises(ParallelKitError, match="every slot is lost"):
+            call.result(30)
     with pytest.raises(BrokenThreadPool):
         executor.submit(abs, -1)
 
@@ -431,8 +438,8 @@ def waiting():
         go.set()
 
 
-def test_calls_are_made_in_threads_whatever_callbacks_do(waiting):
-    """Callbacks do not delay earlier submitted calls, each of which can be cancelled until a thread begins with it."""
+def test_calls_are_made_in_threads_whatever_callbacks_do(waiting, caplog):
+    """Callbacks do not delay earlier submitted calls, each of which can be cancelled, without a word, until a thread begins with it."""
     _, first, others, made, go = waiting
     heard = []
     assert [False] * 9 == [future.running() for future in others]
@@ -442,6 +449,7 @@ def test_calls_are_made_in_threads_whatever_callbacks_do(waiting):
     others[8].result(30)
     assert [0, 1, 2, 4, 5, 6, 7, 8] == heard
     assert others[3].cancelled()
+    assert "" == caplog.text
 
 
 def test_a_cancelled_call_is_done_at_once_for_those_that_wait(waiting):
@@ -615,6 +623,22 @@ def test_a_timeout_that_is_none_is_refused(make):
         make(1, timeout=0)
     with pytest.raises(ValueError, match="timeout must be a number of seconds that a float can hold"):
         make(1, timeout=10**400)
+
+
+@pytest.mark.parametrize(
+    ("make", "width"), [(ThreadExecutor, default_threads), (ProcessExecutor, default_processes)]
+)
+def test_an_executor_is_as_wide_by_default_as_a_run(make, width):
+    """Without ``max_workers``, as ``run_parallel`` without one."""
+    with make() as executor:
+        assert width() == executor._max_workers
+
+
+@both
+def test_an_initializer_must_be_callable(make):
+    """It is refused at once, not by threads or processes that start later."""
+    with pytest.raises(TypeError, match="initializer must be callable, got 'connect'"):
+        make(1, initializer="connect")
 
 
 @both
@@ -1381,6 +1405,28 @@ def test_ctrl_c_before_the_executors_thread_is_started_leaves_the_executor_witho
         with pytest.raises(KeyboardInterrupt):
             executor.submit(abs, -1)
         assert 2 == executor.submit(abs, -2).result(30)
+
+
+@both
+def test_ctrl_c_in_a_call_that_finds_the_executor_just_opened_leaves_it_open(make, monkeypatch):
+    """Another thread, or a finalizer, has opened it meanwhile: that one's call is made, and so are later ones."""
+    made, begin = [], Opening.__init__
+
+    def strike(opening, work):
+        if not made:
+            made.append(None)
+            made[0] = executor.submit(abs, -2)
+            executor._dispatcher._lock = Interrupting(executor._dispatcher._lock)
+            executor._dispatcher._lock.releases = 1
+        begin(opening, work)
+
+    with make(1) as executor:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Opening, "__init__", strike)
+            executor.submit(abs, -1)
+        assert made[0].exception(30) is None
+        assert [2, 3] == [made[0].result(30), executor.submit(abs, -3).result(30)]
+        assert 1 == [thread.name for thread in threading.enumerate()].count("parallelkit_futures")
 
 
 @both

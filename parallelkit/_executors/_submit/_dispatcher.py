@@ -206,8 +206,7 @@ class Dispatcher:
             self._refuse(error)
             fail(self._flying, self._inbox, error)
         finally:
-            port.close()
-            self._engine.close()
+            self._engine.close()  # and with it the port
 
     def _hand_over(self, port: Port) -> None:
         urgent = [self._urgent.popleft() for _ in range(len(self._urgent))]  # in the inbox, or past it
