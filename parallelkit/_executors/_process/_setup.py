@@ -11,7 +11,7 @@ from typing import Any
 from parallelkit._executors._process._search_path import modules_off, search_path
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import outer_width
-from parallelkit._worker._logs import target
+from parallelkit._worker._loggers import target
 from parallelkit._worker._travel import pack
 
 SET_HERE = ("no_site", "safe_path")

@@ -1,0 +1,136 @@
+"""Makes the loggers and handlers of a worker agree with those of the program, which writes what is logged.
+
+A module that sets up its logging as it is imported does so in the program and in each worker, and so does
+``logging.config.dictConfig`` in an initializer. If both wrote, each record would be in the file twice, and the parent would
+rotate, or empty, a file in which workers write. And what the program has set since would be undone here.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from parallelkit._worker._importing import is_importing
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from logging import Handler, Logger, LogRecord
+    from typing import Any
+
+
+def agree(setup: dict[str, Any], to_parent: Handler) -> None:
+    """Take over levels and classes of loggers, now and from now on; the program's own handlers leave writing to ``to_parent``."""
+    from logging import WARNING, getLogger
+
+    levels: dict[str, int] = setup["levels"]
+    for name, level in levels.items():
+        getLogger(name).setLevel(level)
+    unset = ("root", WARNING)
+    _keep_levels({name: level for name, level in levels.items() if (name, level) != unset})
+    _give_classes(setup["classes"])
+    _pass_on(setup["targets"], to_parent)
+    _append_to({path for paths in setup["targets"].values() for path in paths})
+
+
+def target(handler: Handler | Any, stdout: object, stderr: object) -> str | None:
+    """The file or standard stream that a handler writes to, or a queue within its process; None if it is something else."""
+    attributes = getattr(handler, "__dict__", {})
+    path, stream, queue, other = map(attributes.get, ("baseFilename", "stream", "queue", "target"))
+    if type(queue).__module__ in ("queue", "_queue", "multiprocessing.queues"):
+        return "<queue>"  # only this process reads it, by a thread that would be killed with the worker
+    if type(path) is str:
+        return path
+    if stream is None:
+        return None if other is None else target(other, stdout, stderr)  # of a MemoryHandler
+    return "<stdout>" if stream is stdout else "<stderr>" if stream is stderr else None
+
+
+def _pass_on(targets: dict[str, list[str | None]], to_parent: Handler) -> None:
+    """Have handlers whose like the same logger has in the program pass records on, in place of writing."""
+    from logging import Logger
+
+    attach = Logger.addHandler
+
+    def pass_on(record: LogRecord) -> bool:
+        """A filter."""
+        to_parent.handle(record)
+        return False
+
+    def attach_once(self: Logger, hdlr: Handler) -> None:  # the names of the standard method's arguments
+        # An initializer may have put a file of the worker's own in place of sys.stdout.
+        own = target(hdlr, sys.__stdout__, sys.__stderr__)
+        if own and own in targets.get(self.name, ()):
+            hdlr.filters.insert(0, pass_on)
+        attach(self, hdlr)
+
+    Logger.addHandler = attach_once  # type: ignore[method-assign]  # modules call it wherever they attach one
+
+
+def _keep_levels(levels: dict[str, int]) -> None:
+    """Let modules not change these as they are imported."""
+    from logging import Logger
+
+    set_level = Logger.setLevel
+
+    def set_outside_imports(self: Logger, level: int | str) -> None:  # named as those of the method
+        set_level(self, levels[self.name] if self.name in levels and is_importing() else level)
+
+    Logger.setLevel = set_outside_imports  # type: ignore[method-assign]  # modules call it
+
+
+def _give_classes(classes: dict[str, tuple[str, str]]) -> None:
+    """Have these loggers be of the class that is set when somebody asks for them, or else of the one that they have there.
+
+    They were made for their levels, or their children's. astropy, for one, sets a class of its own, asks for its logger, and
+    calls what only that class has. And who has taken it from astropy may be asked for it first.
+    """
+    from logging import Logger, Manager, getLoggerClass
+
+    get = Manager.getLogger
+
+    def get_of_its_class(self: Manager, name: str) -> Logger:
+        logger = get(self, name)
+        if name in classes and type(logger) is Logger:
+            kind = self.loggerClass or getLoggerClass()
+            _become(logger, _class_named(*classes[name]) if kind is Logger else kind)
+        return logger
+
+    if classes:
+        Manager.getLogger = get_of_its_class  # type: ignore[method-assign]  # ``logging.getLogger`` calls it
+
+
+def _become(logger: Logger, kind: type[Logger]) -> None:
+    """Make a logger one of this class, unless it is by now, as the class was imported."""
+    if type(logger) is not kind:
+        level, parent, handlers = logger.level, logger.parent, logger.handlers
+        logger.__class__ = kind
+        kind.__init__(logger, logger.name)
+        logger.level, logger.parent = level, parent
+        logger.handlers.extend(handlers)
+
+
+def _class_named(module: str, name: str) -> type[Logger]:
+    """A class of loggers; the usual one if it is of the script, or not found."""
+    from logging import Logger
+
+    try:
+        __import__(module)
+        found: Any = sys.modules[module]
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError):
+        return Logger
+    return found if isinstance(found, type) and issubclass(found, Logger) else Logger
+
+
+def _append_to(paths: set[str | None]) -> None:
+    """Have a handler with ``mode="w"``, which a module makes as it is imported, not empty the file that the program writes to."""
+    from logging import FileHandler
+
+    open_file = FileHandler._open
+
+    def open_to_append(self: FileHandler) -> Any:
+        if self.baseFilename in paths:
+            self.mode = "a"
+        return open_file(self)
+
+    FileHandler._open = open_to_append  # type: ignore[method-assign]  # called as one is made
