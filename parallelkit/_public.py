@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -12,6 +13,10 @@ def public(kind: type[T]) -> type[T]:
 
     The modules of dataclasses do without ``from __future__ import annotations``: whatever evaluates the annotations of
     fields (pydantic, cattrs) would look the names up in the package.
+
+    If a module is loaded again, because ``mock.patch.dict(sys.modules)`` has removed it, it has the same class as before: a second
+    one would not be known by ``isinstance`` and ``except``.
     """
     kind.__module__ = "parallelkit"
-    return kind
+    known: type[T] = vars(sys.modules["parallelkit"]).setdefault(kind.__name__, kind)
+    return known

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import importlib
 import operator
 import pickle
 import re
@@ -19,6 +20,7 @@ from math import nan
 import pytest
 from planted import cut_off, plant
 
+import parallelkit
 from parallelkit import (
     Checkpoint,
     Failure,
@@ -900,3 +902,14 @@ def test_the_repr_of_an_outcome_without_an_attempt_says_where_it_is_from(tmp_pat
         results = run_parallel(lambda x: 12 // x, {"a": 3, "b": 0}, checkpoint=journal)
     assert "<Success 'a': 4, from the checkpoint>" == repr(results.outcomes["a"])
     assert repr(results.outcomes["b"]).endswith("'), from the checkpoint>")
+
+
+@pytest.mark.parametrize(("home", "name"), [("_outcomes", "Failure"), ("_cancelled", "TaskCancelled")])
+def test_a_module_that_is_loaded_again_has_the_classes_that_the_program_has(home, name, monkeypatch):
+    """A test that mocks modules by ``patch.dict(sys.modules)`` removes those that were loaded under it, and they are loaded again."""
+    known, module = getattr(parallelkit, name), importlib.import_module(f"parallelkit.{home}")
+    monkeypatch.setattr(parallelkit, home, module)  # which the second import replaces
+    monkeypatch.delitem(sys.modules, module.__name__)
+    again = importlib.import_module(module.__name__)
+    assert again is not module
+    assert getattr(again, name) is known
