@@ -1306,17 +1306,18 @@ def test_a_daemon_thread_may_open_an_executor_as_the_program_exits(monkeypatch):
 
 
 def test_ctrl_c_at_exit_stops_all_executors_before_one_is_waited_for(monkeypatch):
-    """The calls of one may wait for those of another. Threads, which go on, make all their calls: none is cancelled."""
+    """The calls of one may wait for those of another. None is cancelled: threads make all. Executors that were collected come last."""
     monkeypatch.setattr(_exit, "_unfinished", type(_exit._unfinished)())
     monkeypatch.setattr(_exit, "_exiting", False)
     monkeypatch.setattr(_exit, "_is_interrupted", lambda: True)
+    monkeypatch.setattr(_exit, "wait_apart", lambda: asked.append("collected"))
     asked = []
     both = [Noting(), Noting()]
     for one in both:
         one.asked = asked
         _exit.finish_at_exit(one)
     _exit._finish_all()
-    assert [("shut", False, True)] * 2 + [("shut", False, False), "join"] * 2 == asked
+    assert [*[("shut", False, True)] * 2, *[("shut", False, False), "join"] * 2, "collected"] == asked
     assert _exit.is_exiting()
 
 
