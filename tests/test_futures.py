@@ -48,6 +48,7 @@ from parallelkit._executors._submit import _exit, _future, _opening
 from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._submit._settling import fail, to_cancel
+from parallelkit._executors._thread import _starts
 from parallelkit._executors._thread._loss import Loss
 from parallelkit._executors._thread._worker import ThreadWorker
 from parallelkit.testing import inline_runs
@@ -235,6 +236,22 @@ def test_an_initializer_that_raises_ends_no_call_that_has_begun(breaking):
     end_second.set()
     executor.shutdown()
     assert second.result(0)
+
+
+def test_an_initializer_that_hangs_breaks_an_executor_once(monkeypatch):
+    """Else the executor's own thread would look again and again while it waits for a call that has begun, and use a processor."""
+    monkeypatch.setattr(_starts, "START_LIMIT", 0.02)
+    started, begun, go = iter([None]), threading.Event(), threading.Event()
+    with ThreadExecutor(2, initializer=lambda: next(started, go) and go.wait(30)) as executor:
+        first = executor.submit(lambda: begun.set() or go.wait(30))
+        assert begun.wait(30)
+        with pytest.raises(BrokenThreadPool, match=r"did not end within 0\.02 s"):
+            executor.submit(abs, -1).result(30)
+        looked_at = executor._pool.check_starts(math.inf)
+        assert first.running()
+        go.set()
+        assert first.result(30)
+    assert looked_at is None
 
 
 def test_a_broken_executor_that_has_lost_every_slot_waits_for_no_call(breaking):

@@ -208,7 +208,7 @@ class ThreadEngine:
             return self.broken is None and worker in self.workers
 
     def check_starts(self, now: float) -> float | None:
-        if not self._starts:
+        if not self._starts or self.broken is not None:
             return None
         with self._lock:
             limit = self._starts.limit()
