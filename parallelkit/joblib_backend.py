@@ -162,7 +162,8 @@ class Backend:
         return other
 
     def start_call(self) -> None:
-        """A new call of the ``Parallel``: what arrays contain may have changed since the last."""
+        """A new call of the ``Parallel``: what arrays contain may have changed since the last, which may have failed."""
+        self.parallel._ready_batches.queue.clear()  # read ahead by the last one; joblib would run them in this one
         if self._workers is not None:
             self._workers.forget_arrays()
 

@@ -203,6 +203,23 @@ class Leaves:
         raise SystemExit(3)
 
 
+@pytest.mark.parametrize("made", [lambda: (abs(number) for number in range(3)), lambda: [(abs, 1)]])
+def test_calls_without_delayed_are_told_to_have_it(ours, made):
+    """The error of the usual mistake with joblib says what to write; the next call works."""
+    with Parallel(n_jobs=2) as parallel:
+        with pytest.raises(TypeError, match=r"calls that delayed has made, got .*write delayed\(f\)\(x\)"):
+            parallel(made())
+        assert [0, 1, 2] == parallel(delayed(abs)(number) for number in range(3))
+
+
+def test_calls_that_a_failed_one_has_left_are_not_those_of_the_next(ours):
+    """Joblib keeps what it has read ahead, and would put its results before those of the next call, as under loky."""
+    with Parallel(n_jobs=2) as parallel:
+        with pytest.raises(ZeroDivisionError):
+            parallel(delayed(divmod)(1, number - 50) for number in range(60))
+        assert [0, 1, 2] == parallel(delayed(abs)(number) for number in range(3))
+
+
 def test_what_exits_as_it_is_pickled_is_an_error_and_no_hang(ours):
     """A SystemExit out of a ``__reduce__`` is the error of its batch; it used to end the thread that sends batches."""
     with pytest.raises(PicklingError, match="SystemExit: 3"):
@@ -557,8 +574,8 @@ def test_batches_are_packed_only_as_far_as_there_is_room():
     port = SimpleNamespace(failure=None, room=lambda: 2 - len(packed), start=packed.extend, close=list)
     port.wait, port.wake = lambda until: news.acquire() and [], news.release
     batches = Batches(SimpleNamespace(open=lambda job: port), None)
-    for number in range(5):
-        batches.submit(number, None)
+    for _ in range(5):
+        batches.submit(SimpleNamespace(items=[]), None)
     while news._value:
         time.sleep(0.001)
     assert (2, 3) == (len(packed), len(batches._inbox))

@@ -116,6 +116,9 @@ class Batches:
             if sent is None:
                 self._packer.close()
                 continue
+            if (mistake := undelayed(sent.calls.items)) is not None:
+                sent.settle(None, mistake)
+                continue
             try:
                 packed = self._packer.pack(sent.calls)
             except BaseException as error:  # SystemExit of a __reduce__, too
@@ -192,6 +195,17 @@ def refusal(label: str, error: BaseException) -> PicklingError:
     )
     refused.__cause__ = error
     return refused
+
+
+def undelayed(calls: list[Any]) -> TypeError | None:
+    """The error of a batch with something that ``delayed`` has not made: most often the value of a call that was made already."""
+    for call in calls:
+        if not isinstance(call, tuple) or len(call) != 3:
+            return TypeError(
+                f"Parallel must be given calls that delayed has made, got {repr_of(call, Repr().repr)}; "
+                "in place of f(x), write delayed(f)(x)"
+            )
+    return None
 
 
 def describe_calls(calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> str:
