@@ -3,15 +3,18 @@
 All instants are seconds since the run began.
 """
 
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
 from reprlib import Repr
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeAlias, TypeVar
 
 from parallelkit._public import public
 from parallelkit._raised import give_traceback, repr_of, traceback_of
+from parallelkit._worker._faults import capture, restore
 
 K = TypeVar("K")
+T = TypeVar("T")
 V = TypeVar("V")
 
 WIDE = 60  # characters of a key, a value or an error in the ``repr`` of an outcome
@@ -60,6 +63,38 @@ class Success(Generic[K, V]):
         return self.value
 
 
+class Sealed:
+    """Pickled with its error as from a worker, so that one that cannot be pickled by itself arrives, too."""
+
+    __slots__ = ()
+
+    def __reduce__(self: Any) -> tuple[Any, ...]:
+        if any(one is self for one in _being_sealed.get()):
+            return type(None), ()  # its error leads back here, and its pickle would have no end
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.error is not None:
+            before = _being_sealed.set((*_being_sealed.get(), self))
+            try:
+                values["error"] = capture(self.error)
+            finally:
+                _being_sealed.reset(before)
+        return unsealed, (type(self), values)
+
+    def __copy__(self) -> Self:
+        """The same: it cannot be changed, and its error stays the one that was raised."""
+        return self
+
+
+def unsealed(kind: type[T], values: dict[str, Any]) -> T:
+    """The outcome or attempt that was pickled."""
+    if values["error"] is not None:
+        values["error"] = restore(values["error"], "a task".__str__)[0]
+    return kind(**values)
+
+
+_being_sealed: ContextVar[tuple[object, ...]] = ContextVar("parallelkit_outcomes_being_sealed", default=())
+
+
 class Framed:
     """A slot for the traceback with which an error arrived; no dataclass field, as it cannot be compared or pickled."""
 
@@ -69,7 +104,7 @@ class Framed:
 
 @public
 @dataclass(frozen=True, slots=True)
-class Failure(Framed, Generic[K]):
+class Failure(Framed, Sealed, Generic[K]):
     """A task that has no value, and why; the other fields are those of ``Success``.
 
     - ``error``: the task's own exception, or one of parallelkit's if the task raised none.
@@ -167,7 +202,7 @@ Outcome: TypeAlias = Success[K, V] | Failure[K]
 
 @public
 @dataclass(frozen=True, slots=True)
-class Attempt(Generic[K]):
+class Attempt(Sealed, Generic[K]):
     """One execution of a task, with the task's ``key`` and ``index``.
 
     ``number``: 1 for the task's first attempt. ``error``: None if it returned a value. ``started_at``:

@@ -92,6 +92,18 @@ _executors/_process/_generators
 _executors/_process/_captures  _executors/_greenlets
 _executors/_contract
 _executors/__init__  _executors/*/__init__
+_input/_source
+_input/_intake
+_input/_naming  _input/_portion
+_input/_shape
+_input/_prefetch  _input/_keys  _keyed  _http/_urls
+_tasks
+_limits
+_retry  _scheduling/_meters
+_policies  _scheduling/_retry_after  _http/_fetcher
+_ledger  _http/_sent
+_lost  _journal/_identity
+_outcomes
 _worker/__main__
 _worker/_zygote
 _worker/_serve  _worker/_chunk
@@ -106,18 +118,6 @@ _worker/_functions  _worker/_caches
 _worker/_channel  _worker/_enums  _worker/_leases  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_out_of_memory  _worker/_call  _worker/_script  _worker/_connections  _worker/_global_generators  _worker/_by_name  _worker/_finder
 _worker/_kernel
 _worker/__init__
-_input/_source
-_input/_intake
-_input/_naming  _input/_portion
-_input/_shape
-_input/_prefetch  _input/_keys  _keyed  _http/_urls
-_tasks
-_limits
-_retry  _scheduling/_meters
-_policies  _scheduling/_retry_after  _http/_fetcher
-_ledger  _http/_sent
-_lost  _journal/_identity
-_outcomes
 _cancelled  _died  _coroutine_functions  _world
 _errors  _logger  _error_text
 _http/__init__  _input/__init__  _joblib/__init__  _journal/__init__  _runs/__init__  _scheduling/__init__

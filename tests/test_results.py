@@ -677,6 +677,36 @@ def test_an_error_that_cannot_travel_costs_nothing_else(make_error):
     assert str(results.failures["bad"].error) in str(error)
 
 
+@pytest.mark.parametrize("make_error", [with_lock, lambda: Refused("db", 5432)], ids=["lock", "arguments"])
+def test_a_failure_travels_as_results_do(make_error):
+    """A single failure, or an attempt, can be pickled whatever its error is; a shallow copy has the error itself."""
+    results = run_parallel([lambda: raiser(make_error)], executor="inline", retries=Retry(1, delay=0))
+    failure, expected = results.failures[0], journey(results).failures[0]
+    assert copy.copy(failure).error is failure.error
+    for copied in journey(failure), copy.deepcopy(failure):
+        assert repr(expected) == repr(copied)
+        assert (failure.traceback, failure.attempts) == (copied.traceback, copied.attempts)
+    attempts = journey(list(results.attempts))
+    assert [(1, repr(expected.error)), (2, repr(expected.error))] == [
+        (each.number, repr(each.error)) for each in attempts
+    ]
+
+
+def test_an_attempt_that_succeeded_travels():
+    """An attempt without an error can be pickled."""
+    (attempt,) = run_parallel(abs, [-1], executor="inline").attempts
+    assert attempt == journey(attempt)
+
+
+def test_a_failure_travels_whose_error_leads_back_to_it():
+    """In the pickle of a failure whose error refers to it, None stands for it."""
+    (failure,) = run_parallel([lambda: raiser(lambda: Counted("no"))], executor="inline").failures.values()
+    failure.error.failure = failure
+    Counted.pickled = 0
+    copied = journey(failure)
+    assert (("no",), None) == (copied.error.args, copied.error.failure)
+
+
 def test_causes_survive_pickling():
     """The causes of errors, such as those of a timeout or an exit, survive pickling."""
 
