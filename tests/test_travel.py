@@ -446,6 +446,16 @@ def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
     assert f"{why}; create it inside the task" in str(results.failures[1].error)
 
 
+def test_a_function_under_a_limit_of_the_package_ratelimit_is_told_to_use_limits():
+    """In processes, a decorator of ``ratelimit`` would count in each worker for itself, and cannot be pickled: ``limits`` does it."""
+    ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")
+    get = ratelimit.limits(calls=5, period=1)(lambda item: item)
+    with pytest.raises(
+        TypeError, match=r"take the decorator off and pass limits=RateLimit\(calls, per=period\)"
+    ):
+        run_parallel(get, [1], executor="processes")
+
+
 @pytest.mark.parametrize(
     ("whole", "place"), [((1, Service()), "1"), ([Service()], "0"), ({"db": Service()}, "'db'")]
 )

@@ -74,6 +74,8 @@ def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
         otherwise = "a method takes its whole object along: pass a plain function and the data that it needs"
     elif isinstance(culprit, ContextVar):
         otherwise = "read it before the call, and pass its value in args"
+    elif type(culprit).__module__ == "ratelimit.decorators":  # each worker would count for itself
+        otherwise = "take the decorator off and pass limits=RateLimit(calls, per=period), which holds for all workers together"
     elif isinstance(culprit, Future):
         otherwise = "pass its result() in place of it"
     elif any(word in why for word in OUTPUT):
