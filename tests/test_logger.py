@@ -218,6 +218,41 @@ def test_a_logger_of_a_class_that_workers_lack_is_of_the_usual_one(monkeypatch):
     assert ["Logger"] == run_parallel(kind_of, ["local_class"], executor="processes").values()
 
 
+UNUSUAL_CLASSES = """
+import logging
+
+class Slotted(logging.Logger):
+    __slots__ = ("told",)
+
+class Named(logging.Logger):
+    def __init__(self, name, team):
+        super().__init__(name)
+        self.team = team
+"""
+
+
+def test_a_logger_that_cannot_take_over_its_class_is_of_the_usual_one(tmp_path, monkeypatch, caplog):
+    """Asking for it failed in every worker: its instances are laid out otherwise, or made with more than a name."""
+    (tmp_path / "unusual_log.py").write_text(UNUSUAL_CLASSES)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("unusual_log")
+    made = {"slotted_log": module.Slotted("slotted_log"), "named_log": module.Named("named_log", "red")}
+    for name, logger in made.items():
+        logger.parent = logging.root
+        logger.setLevel(logging.DEBUG)
+        monkeypatch.setitem(logging.root.manager.loggerDict, name, logger)
+
+    def say(name):
+        logger = logging.getLogger(name)
+        logger.debug(name)
+        return type(logger).__name__, logger.level
+
+    results = run_parallel(say, [*made], executor="processes", max_workers=1)
+    del sys.modules["unusual_log"]
+    assert [("Logger", logging.DEBUG)] * 2 == results.values()
+    assert [*made] == [record.getMessage() for record in caplog.records]
+
+
 def test_the_import_of_a_module_does_not_set_back_what_the_program_has_set(legacy):
     """Many modules set a level as they are imported, such as optuna's; a task may change it."""
     module = importlib.import_module("legacy_log")  # which sets INFO

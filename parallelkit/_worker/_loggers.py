@@ -91,21 +91,31 @@ def _give_classes(classes: dict[str, tuple[str, str]]) -> None:
         logger = get(self, name)
         if name in classes and type(logger) is Logger:
             kind = self.loggerClass or getLoggerClass()
-            _become(logger, _class_named(*classes[name]) if kind is Logger else kind)
+            kind = _class_named(*classes[name]) if kind is Logger else kind
+            if kind is not Logger and not _become(logger, kind):
+                classes.pop(name, None)
         return logger
 
     if classes:
         Manager.getLogger = get_of_its_class  # type: ignore[method-assign]  # ``logging.getLogger`` calls it
 
 
-def _become(logger: Logger, kind: type[Logger]) -> None:
-    """Make a logger one of this class, unless it is by now, as the class was imported."""
-    if type(logger) is not kind:
-        level, parent, handlers = logger.level, logger.parent, logger.handlers
-        logger.__class__ = kind
-        kind.__init__(logger, logger.name)
-        logger.level, logger.parent = level, parent
-        logger.handlers.extend(handlers)
+def _become(logger: Logger, kind: type[Logger]) -> bool:
+    """Make a logger one of this class, unless it is by now, as the class was imported; False if it cannot be one."""
+    if type(logger) is kind:
+        return True
+    usual, before = type(logger), dict(vars(logger))
+    try:
+        logger.__class__ = kind  # not with __slots__
+        kind.__init__(logger, logger.name)  # not with more arguments
+    except TypeError:
+        logger.__class__ = usual
+        vars(logger).clear()
+        vars(logger).update(before)
+        return False
+    logger.level, logger.parent = before["level"], before["parent"]
+    logger.handlers.extend(before["handlers"])
+    return True
 
 
 def _class_named(module: str, name: str) -> type[Logger]:
