@@ -23,7 +23,7 @@ import pytest
 from patience import PATIENCE, wait_until
 
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
-from parallelkit._executors import _choice
+from parallelkit._executors import _choice, _threads
 from parallelkit._executors._contract import Ended, Job
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._submit._future import PoolFuture
@@ -1443,6 +1443,19 @@ def test_an_initializer_runs_once_in_each_thread():
     engine = ThreadEngine(3, initializer=initialize, initargs=(7,))
     seen = run_all(engine, lambda _: barrier.wait(PATIENCE) >= 0 and local.value, range(6))
     assert {7} == set(seen.values())
+    engine.close()
+
+
+def test_initializers_that_raise_at_once_break_the_engine_with_one_error(monkeypatch):
+    """An executor would take a second error for the loss of every slot, and end the calls that have begun."""
+    make, both, seen = _threads.broken, threading.Barrier(2), []
+    monkeypatch.setattr(_threads, "broken", lambda *of: both.wait(PATIENCE) >= 0 and make(*of))
+    monkeypatch.setattr(ThreadPort, "fail", lambda _port, error: seen.append(error))
+    engine = ThreadEngine(2, initializer=lambda: 1 // 0)
+    port = engine.open(Job(abs))
+    port.start(tickets(1, 2))
+    wait_until(lambda: len(seen) == 2)
+    assert seen[0] is seen[1]
     engine.close()
 
 

@@ -43,6 +43,7 @@ class ThreadEngine:
     ) -> None:
         self.max_workers, self.name_prefix = max_workers, name_prefix
         self.broken: Exception | None = None
+        self._breaks: list[Exception] = []
         self.closed = self.lending = False  # lending: whether a slot was ever lent
         self.ports: tuple[ThreadPort, ...] = ()
         self.workers: set[ThreadWorker] = set()
@@ -218,7 +219,9 @@ class ThreadEngine:
 
     def _break(self, fate: str, cause: BaseException | None = None) -> None:
         """Break the engine, as a failed initializer breaks the standard pools."""
-        self.broken = self.broken or broken(fate, cause)  # two initializers may fail at once
+        # Two initializers may fail at once. A second error would cut off the calls that have begun.
+        self._breaks.append(broken(fate, cause))
+        self.broken = self._breaks[0]
         for port in self.ports:
             port.fail(self.broken)
 
