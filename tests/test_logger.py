@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import sys
 from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 
@@ -228,6 +229,10 @@ class Named(logging.Logger):
     def __init__(self, name, team):
         super().__init__(name)
         self.team = team
+
+class Choosy(logging.Logger):
+    def __init__(self, name):
+        raise ValueError(name)
 """
 
 
@@ -237,6 +242,8 @@ def test_a_logger_that_cannot_take_over_its_class_is_of_the_usual_one(tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("unusual_log")
     made = {"slotted_log": module.Slotted("slotted_log"), "named_log": module.Named("named_log", "red")}
+    made["choosy_log"] = logging.Logger("choosy_log")
+    made["choosy_log"].__class__ = module.Choosy
     for name, logger in made.items():
         logger.parent = logging.root
         logger.setLevel(logging.DEBUG)
@@ -249,8 +256,26 @@ def test_a_logger_that_cannot_take_over_its_class_is_of_the_usual_one(tmp_path, 
 
     results = run_parallel(say, [*made], executor="processes", max_workers=1)
     del sys.modules["unusual_log"]
-    assert [("Logger", logging.DEBUG)] * 2 == results.values()
+    assert [("Logger", logging.DEBUG)] * 3 == results.values()
     assert [*made] == [record.getMessage() for record in caplog.records]
+
+
+class Forwarding(logging.Handler):
+    """One with a ``target``, as many have, which leads back to it."""
+
+    def __init__(self):
+        super().__init__()
+        self.target = self
+
+    def emit(self, record):
+        pass
+
+
+def test_runs_go_on_beside_unusual_loggers_and_handlers(monkeypatch):
+    """Neither a mock among the loggers nor a handler whose attributes lead in a circle keeps workers from starting."""
+    monkeypatch.setitem(logging.root.manager.loggerDict, "mocked", mock.Mock(level=10))
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers, Forwarding()])
+    assert [1] == run_parallel(abs, [-1], executor="processes").values()
 
 
 def test_the_import_of_a_module_does_not_set_back_what_the_program_has_set(legacy):

@@ -33,15 +33,24 @@ def agree(setup: dict[str, Any], to_parent: Handler) -> None:
 
 def target(handler: Handler | Any, stdout: object, stderr: object) -> str | None:
     """The file or standard stream that a handler writes to, or a queue within its process; None if it is something else."""
+    memory = getattr(sys.modules.get("logging.handlers"), "MemoryHandler", None)
+    if memory is not None and issubclass(type(handler), memory):
+        handler = handler.target  # where it sends what it has collected
     attributes = getattr(handler, "__dict__", {})
-    path, stream, queue, other = map(attributes.get, ("baseFilename", "stream", "queue", "target"))
+    path, stream, queue = map(attributes.get, ("baseFilename", "stream", "queue"))
     if type(queue).__module__ in ("queue", "_queue", "multiprocessing.queues"):
         return "<queue>"  # only this process reads it, by a thread that would be killed with the worker
     if type(path) is str:
         return path
-    if stream is None:
-        return None if other is None else target(other, stdout, stderr)  # of a MemoryHandler
-    return "<stdout>" if stream is stdout else "<stderr>" if stream is stderr else None
+    return (
+        None
+        if stream is None
+        else "<stdout>"
+        if stream is stdout
+        else "<stderr>"
+        if stream is stderr
+        else None
+    )
 
 
 def _pass_on(targets: dict[str, list[str | None]], to_parent: Handler) -> None:
@@ -108,7 +117,7 @@ def _become(logger: Logger, kind: type[Logger]) -> bool:
     try:
         logger.__class__ = kind  # not with __slots__
         kind.__init__(logger, logger.name)  # not with more arguments
-    except TypeError:
+    except Exception:  # whatever it does there: a plain logger will do
         logger.__class__ = usual
         vars(logger).clear()
         vars(logger).update(before)
@@ -127,7 +136,7 @@ def _class_named(module: str, name: str) -> type[Logger]:
         found: Any = sys.modules[module]
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError):
+    except Exception:  # whatever its module does; who imports that will see it
         return Logger
     return found if isinstance(found, type) and issubclass(found, Logger) else Logger
 

@@ -110,7 +110,10 @@ def _logging() -> dict[str, Any]:
     manager = getattr(usual, "manager", None)
     if manager is None:
         return {"levels": {}, "apart": [], "classes": {}, "targets": {}, "disabled": 0}
-    loggers = {name: logger for name, logger in list(manager.loggerDict.items()) if hasattr(logger, "level")}
+    known = list(
+        manager.loggerDict.items()
+    )  # also places of loggers yet to be made and, in a test, perhaps mocks
+    loggers = {name: logger for name, logger in known if issubclass(type(logger), usual)}
     with_handlers = {name: logger for name, logger in loggers.items() if getattr(logger, "handlers", None)}
     apart = [name for name, logger in with_handlers.items() if not logger.propagate]
     levels = {name: logger.level for name, logger in loggers.items() if logger.level}
