@@ -242,8 +242,8 @@ def test_a_logger_that_cannot_take_over_its_class_is_of_the_usual_one(tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("unusual_log")
     made = {"slotted_log": module.Slotted("slotted_log"), "named_log": module.Named("named_log", "red")}
-    made["choosy_log"] = logging.Logger("choosy_log")
-    made["choosy_log"].__class__ = module.Choosy
+    made["choosy_log"] = module.Choosy.__new__(module.Choosy)
+    logging.Logger.__init__(made["choosy_log"], "choosy_log")
     for name, logger in made.items():
         logger.parent = logging.root
         logger.setLevel(logging.DEBUG)

@@ -31,9 +31,9 @@ def agree(setup: dict[str, Any], to_parent: Handler) -> None:
     _append_to({path for paths in setup["targets"].values() for path in paths})
 
 
-def target(handler: Handler | Any, stdout: object, stderr: object) -> str | None:
+def target(handler: Any, stdout: object, stderr: object) -> str | None:
     """The file or standard stream that a handler writes to, or a queue within its process; None if it is something else."""
-    memory = getattr(sys.modules.get("logging.handlers"), "MemoryHandler", None)
+    memory: Any = getattr(sys.modules.get("logging.handlers"), "MemoryHandler", None)
     if memory is not None and issubclass(type(handler), memory):
         handler = handler.target  # where it sends what it has collected
     attributes = getattr(handler, "__dict__", {})

@@ -106,7 +106,7 @@ def _needs_site() -> bool:
 def _logging() -> dict[str, Any]:
     """What a worker must know of loggers: levels, unusual classes, and which have handlers, with what these write to."""
     # Another thread may be loading it just now; then nobody has set anything yet.
-    usual = getattr(sys.modules.get("logging"), "Logger", None)
+    usual: Any = getattr(sys.modules.get("logging"), "Logger", None)
     manager = getattr(usual, "manager", None)
     if manager is None:
         return {"levels": {}, "apart": [], "classes": {}, "targets": {}, "disabled": 0}
