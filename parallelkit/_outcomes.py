@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Sel
 
 from parallelkit._public import public
 from parallelkit._raised import give_traceback, repr_of, traceback_of
-from parallelkit._worker._faults import capture, restore
+from parallelkit._worker._faults import capture_here, restore
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -69,15 +69,11 @@ class Sealed:
     __slots__ = ()
 
     def __reduce__(self: Any) -> tuple[Any, ...]:
-        if any(one is self for one in _being_sealed.get()):
-            return type(None), ()  # its error leads back here, and its pickle would have no end
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.error is not None:
-            before = _being_sealed.set((*_being_sealed.get(), self))
-            try:
-                values["error"] = capture(self.error)
-            finally:
-                _being_sealed.reset(before)
+            values["error"] = _seal(self)
+            if values["error"] is None:
+                return type(None), ()
         return unsealed, (type(self), values)
 
     def __copy__(self) -> Self:
@@ -92,7 +88,28 @@ def unsealed(kind: type[T], values: dict[str, Any]) -> T:
     return kind(**values)
 
 
-_being_sealed: ContextVar[tuple[object, ...]] = ContextVar("parallelkit_outcomes_being_sealed", default=())
+_seals: ContextVar[dict[int, tuple[object, bytes | None]] | None] = ContextVar(
+    "parallelkit_seals", default=None
+)
+"""What is being pickled within the outermost outcome, itself included, by ``id``, with its error as bytes.
+
+How an error can be pickled is found by trying, so it would be tried again and again for an outcome to which another's error
+leads. None as long as it is not known: an outcome to which its own error leads back is None, or its pickle had no end.
+"""
+
+
+def _seal(outcome: Any) -> bytes | None:
+    seals = _seals.get()
+    if seals is None:
+        before = _seals.set({})
+        try:
+            return _seal(outcome)
+        finally:
+            _seals.reset(before)
+    if id(outcome) not in seals:
+        seals[id(outcome)] = outcome, None
+        seals[id(outcome)] = outcome, capture_here(outcome.error)
+    return seals[id(outcome)][1]
 
 
 class Framed:

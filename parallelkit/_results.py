@@ -12,7 +12,7 @@ from parallelkit._ledger import Ledger
 from parallelkit._lost import counted, raised, tally
 from parallelkit._public import public
 from parallelkit._report._rows import as_frame, as_row
-from parallelkit._worker._faults import capture, restore
+from parallelkit._worker._faults import capture_here, restore
 
 if TYPE_CHECKING:
     from parallelkit._outcomes import Attempt, Failure, Outcome
@@ -241,7 +241,11 @@ class Results(Keyed[K, V], Generic[K, V]):
     def __reduce__(self) -> tuple[Any, ...]:
         if self._ledger.is_being_sealed():  # an error leads back here: None, or its pickle had no end
             return type(None), ()
-        return object.__new__, (type(self),), {"ledger": self._ledger.sealed(capture), "order": self._order}
+        return (
+            object.__new__,
+            (type(self),),
+            {"ledger": self._ledger.sealed(capture_here), "order": self._order},
+        )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Errors are sent as from a worker, so that those that cannot be pickled by themselves arrive too.

@@ -707,6 +707,55 @@ def test_a_failure_travels_whose_error_leads_back_to_it():
     assert (("no",), None) == (copied.error.args, copied.error.failure)
 
 
+def test_a_failure_in_the_error_of_another_is_tried_once():
+    """How an error can be pickled is tried out; with a failure in each error, the tries would multiply from one to the next."""
+    failure = None
+    for name in "abcdef":
+        error = Counted(name)
+        error.inner = failure
+        (failure,) = run_parallel(
+            [partial(raiser, lambda error=error: error)], executor="inline"
+        ).failures.values()
+    Counted.pickled = 0
+    copied = journey(failure)
+    assert ["f", "e", "d"] == [
+        one.error.args[0] for one in (copied, copied.error.inner, copied.error.inner.error.inner)
+    ]
+    assert Counted.pickled <= 60
+
+
+class Interrupting(ValueError):
+    """An error during whose pickling Ctrl-C comes."""
+
+    def __reduce__(self):
+        signal.raise_signal(signal.SIGINT)
+        return super().__reduce__()
+
+
+@pytest.mark.parametrize("part", [lambda results: results, lambda results: results.failures[0]])
+def test_an_error_can_be_interrupted_as_it_is_pickled(part):
+    """Ctrl-C ends the pickling of results, or of a failure: the class of an error may take long, or hang."""
+    results = run_parallel([lambda: raiser(Interrupting)], executor="inline")
+    with pytest.raises(KeyboardInterrupt):
+        pickle.dumps(part(results))
+
+
+def test_pickling_leaves_the_error_as_it_is():
+    """A worker frees the variables of what ran out of memory; in the program they are still there after pickling."""
+
+    def fill():
+        kept = [1]
+        raise MemoryError(kept)
+
+    results = run_parallel([fill], executor="inline")
+    journey(results)
+    journey(results.failures[0])
+    frames = results.failures[0].error.__traceback__
+    while frames.tb_next is not None:
+        frames = frames.tb_next
+    assert {"kept": [1]} == frames.tb_frame.f_locals
+
+
 def test_causes_survive_pickling():
     """The causes of errors, such as those of a timeout or an exit, survive pickling."""
 

@@ -42,6 +42,8 @@ RAISED, UNSENDABLE = range(2)
 def capture(error: BaseException) -> bytes:
     """What a task raised, as bytes for ``restore``; never raises."""
     try:
+        if issubclass(type(error), MemoryError):
+            _free_frames(error)
         return capture_here(error)
     except BaseException as worse:  # the error's class raises it, or an alarm that a task has set
         return capture_here(error, whole=is_of_signal(worse))
@@ -53,8 +55,6 @@ def capture_here(error: BaseException, whole: bool = True, by_name: bool = False
     ``by_name``: for a program that has the script's classes itself, as one that resumes does.
     """
     drop_frames(error)
-    if issubclass(type(error), MemoryError):
-        _free_frames(error)
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     packed = _pack_error(error, by_name) if whole else None
     return dumps((RAISED, packed, describe_error(error), kind, _text_of(error)), 5)
