@@ -80,9 +80,12 @@ def code_of(fn: Any) -> CodeType | None:
 
 def is_delayed(fn: Any) -> bool:
     """Whether a call only describes a call: ``delayed(fn)`` of joblib, scikit-learn or dask."""
+    fn = unwrapped(fn)
     code = code_of(fn)
-    by_joblib = code is not None and code.co_qualname == DELAYED
-    return by_joblib or hasattr(type(unwrapped(fn)), "__dask_graph__")
+    if code is not None and code.co_qualname == DELAYED:
+        home = attribute_or_none(fn, "__globals__")  # its ``__module__`` is that of what it wraps
+        return home is not None and str(home.get("__name__")).startswith(("joblib.", "sklearn."))
+    return attribute_or_none(type(fn), "__dask_graph__") is not None
 
 
 async def awaited(made: Any) -> Any:

@@ -476,6 +476,30 @@ def test_delayed_functions_are_refused(library):
         run_parallel(delayed(square) for _ in range(2))
 
 
+def delayed(fn):
+    """A decorator of the program's, with the names of joblib's."""
+
+    def delayed_function(item):
+        return fn(item)
+
+    return delayed_function
+
+
+def test_functions_of_the_program_are_not_taken_for_delayed_ones():
+    """Neither a decorator of that name, nor a callable whose class raises when asked for what dask's have."""
+
+    class Watchful(type):
+        def __getattr__(cls, name):
+            raise RuntimeError(name)
+
+    class Doubling(metaclass=Watchful):
+        def __call__(self, item):
+            return 2 * item
+
+    assert [4] == run_parallel(delayed(square), [2], executor="inline").values()
+    assert [4] == run_parallel(Doubling(), [2], executor="inline").values()
+
+
 @both(stream_too=False)
 @pytest.mark.parametrize(
     ("tasks", "message"),
