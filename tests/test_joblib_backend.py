@@ -212,6 +212,11 @@ def test_calls_without_delayed_are_told_to_have_it(ours, made):
         assert [0, 1, 2] == parallel(delayed(abs)(number) for number in range(3))
 
 
+def test_calls_may_be_lists(ours):
+    """Calls that were put together by hand, as joblib's own backends take them."""
+    assert [1, 8] == Parallel(n_jobs=2)([[abs, (-1,), {}], (pow, [2, 3], {})])
+
+
 def test_calls_that_a_failed_one_has_left_are_not_those_of_the_next(ours):
     """Joblib keeps what it has read ahead, and would put its results before those of the next call, as under loky."""
     with Parallel(n_jobs=2) as parallel:

@@ -200,7 +200,7 @@ def refusal(label: str, error: BaseException) -> PicklingError:
 def undelayed(calls: list[Any]) -> TypeError | None:
     """The error of a batch with something that ``delayed`` has not made: most often the value of a call that was made already."""
     for call in calls:
-        if not isinstance(call, tuple) or len(call) != 3:
+        if not isinstance(call, tuple | list) or len(call) != 3:
             return TypeError(
                 f"Parallel must be given calls that delayed has made, got {repr_of(call, Repr().repr)}; "
                 "in place of f(x), write delayed(f)(x)"
