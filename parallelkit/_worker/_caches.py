@@ -27,9 +27,8 @@ def reduce_cached(cached: Any) -> Any:
     """
     from cloudpickle import cloudpickle
 
-    of_script = (
-        getattr(cached, "__module__", None) in NAMES
-    )  # cloudpickle takes ``__mp_main__`` for a module that can be imported
+    # cloudpickle takes ``__mp_main__`` for a module that can be imported.
+    of_script = getattr(cached, "__module__", None) in NAMES
     if not of_script and cloudpickle._lookup_module_and_qualname(cached) is not None:
         return cached.__reduce__()
     kept = cached.cache_parameters()
