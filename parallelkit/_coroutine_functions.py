@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import cache, partial
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 from parallelkit._raised import attribute_or_none
@@ -78,14 +78,13 @@ def code_of(fn: Any) -> CodeType | None:
     return code if isinstance(code, CodeType) else None
 
 
-def is_delayed(fn: Any) -> bool:
-    """Whether a call only describes a call: ``delayed(fn)`` of joblib, scikit-learn or dask."""
+def _is_delayed(fn: Any, code: CodeType | None) -> bool:
+    """Whether a call, which runs this code, only describes a call: ``delayed(fn)`` of joblib, scikit-learn or dask."""
     fn = unwrapped(fn)
-    code = code_of(fn)
     if code is not None and code.co_qualname == DELAYED:
         home = attribute_or_none(fn, "__globals__")  # its ``__module__`` is that of what it wraps
         return home is not None and str(home.get("__name__")).startswith(("joblib.", "sklearn."))
-    return attribute_or_none(type(fn), "__dask_graph__") is not None
+    return type(fn) is not FunctionType and attribute_or_none(type(fn), "__dask_graph__") is not None
 
 
 async def awaited(made: Any) -> Any:
@@ -95,8 +94,9 @@ async def awaited(made: Any) -> Any:
 
 def check_function(name: str, fn: Any, executor: Any) -> None:
     """Raise TypeError for what would not run: a generator or delayed function, or a coroutine function without an event loop."""
-    flags = flags_of(fn)
-    if is_delayed(fn):
+    code = code_of(fn)
+    flags = 0 if code is None else code.co_flags
+    if _is_delayed(fn, code):
         raise TypeError(
             f"{name} must not be wrapped in delayed, which only notes the call and does not make it, got {fn!r}; "
             "pass the function itself, or Task(f, x) for delayed(f)(x)"

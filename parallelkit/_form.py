@@ -126,8 +126,10 @@ def check_functions(fn: Any, items: Any, executor: Any) -> None:
     if items is not UNSET:
         check_function("fn", fn, executor)
     elif length_of(fn) is not None:
-        for task in fn.values() if isinstance(fn, Mapping) else fn:
-            check_function("tasks", task.fn if isinstance(task, Task) else task, executor)
+        tasks = fn.values() if isinstance(fn, Mapping) else fn
+        functions = (task.fn if isinstance(task, Task) else task for task in tasks)
+        for one in {id(one): one for one in functions}.values():  # most often, one for all
+            check_function("tasks", one, executor)
 
 
 def shape_of(options: Checked, fn: Callable[..., Any] | None, source: Iterable[Any]) -> Shape:
