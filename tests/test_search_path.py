@@ -181,14 +181,22 @@ def test_a_package_without_a_file_comes_with_its_parts(tmp_path, load, monkeypat
 
 
 def test_the_finder_finds_what_it_was_told(tmp_path, monkeypatch):
-    """The worker's finder finds what it was sent, and leaves the rest to the others."""
-    write(tmp_path, "there/inner.py")
-    places = {"stray_space": (None, []), "stray_space.inner": (str(tmp_path / "there/inner.py"), None)}
+    """The worker's finder finds what it was sent, and where the modules of a package are; it leaves the rest to the others."""
+    write(tmp_path, "there/inner.py", "there/odd.py", "beside/other.py")
+    inner, odd, beside = (str(tmp_path / place) for place in ("there/inner.py", "there/odd.py", "beside"))
+    places = {
+        "stray_space": (None, [beside]),
+        "stray_space.inner": (inner, None),
+        "stray_odd": (odd, [beside]),
+    }
     monkeypatch.setattr(sys, "meta_path", [finder := OffPathFinder(places), *sys.meta_path])
+    names = "stray_space.inner", "stray_space.other", "stray_odd.other"
     try:
-        assert str(tmp_path / "there/inner.py") == importlib.import_module("stray_space.inner").where(1)
+        found = [importlib.import_module(name).where(1) for name in names]
     finally:
-        del sys.modules["stray_space"], sys.modules["stray_space.inner"]
+        for name in (*names, "stray_space", "stray_odd"):
+            sys.modules.pop(name, None)
+    assert [inner, f"{beside}/other.py", f"{beside}/other.py"] == found
     assert finder.find_spec("stray") is None
 
 

@@ -22,6 +22,6 @@ class OffPathFinder:
         file, locations = self._places[name]
         if file is not None:
             return spec_from_file_location(name, file, submodule_search_locations=locations)
-        spec = ModuleSpec(name, None, is_package=True)
+        spec = ModuleSpec(name, None)
         spec.submodule_search_locations = locations
         return spec
