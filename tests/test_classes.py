@@ -597,7 +597,7 @@ def test_objects_may_be_hashed_by_another_method(executor):
 INDIRECT = """
 import functools
 
-def key_of(thing): return thing.key()
+def key_of(thing): return key_of(None) if thing is None else thing.key()
 
 def once(method):
     @functools.wraps(method)
@@ -605,12 +605,16 @@ def once(method):
     return wrapper
 
 class Keyed:
-    def key(self): raise NotImplementedError
+    ONE = None
     @once
     def __hash__(self): return hash(key_of(self))
-    def __eq__(self, other): return key_of(self) == key_of(other)
+    def __eq__(self, other): return type(self) is type(other)
+    def key(self, again=True): return self.key(False) if again else 5
+
+Keyed.ONE = {Keyed()}
 
 class Named(Keyed):
+    ALL = None
     def __init__(self, name): self.name = name
     def key(self): return self.name
     def __hash__(self): return super().__hash__()
@@ -618,20 +622,28 @@ class Named(Keyed):
 Named.ALL = {Named("a")}
 
 class Coin:
+    LEAST = None
     def __init__(self, value): self.value = value
     @classmethod
     def parse(cls, text): return cls(cls.value_of(text))
     @staticmethod
-    def value_of(text): return int(text)
+    @functools.cache
+    def value_of(text): return int(text, Coin.base())
+    @staticmethod
+    def base(): return 10
     def __reduce__(self): return type(self).parse, (str(self.value),)
 
+Coin.LEAST = Coin(1)
+
 class Cent(Coin):
+    LEAST = None
     def __init__(self, value): self.value = self.checked(value)
     def checked(self, value): return -value if value < 0 else value
 
 Cent.LEAST = Cent(1)
 
 class Angle:
+    RIGHT = None
     def __init__(self, turns): self.turns = turns
     @property
     def turns(self): return self._turns
@@ -644,6 +656,7 @@ class Angle:
 Angle.RIGHT = Angle(1.25)
 
 class Text:
+    ALL = None
     def __init__(self, *words): self.words = words
     def __iter__(self): return iter(self.words)
     def __getitem__(self, place): return self.words[place]
@@ -655,15 +668,90 @@ LABELS = {Text("a"): "!"}
 Text.ALL = {Text("b")}
 
 def read(item):
-    return Named("a") in Named.ALL, Cent.LEAST.value, Angle.RIGHT.turns, Text("b") in Text.ALL, repr(Text("a"))
+    return Named("a") in Named.ALL, Keyed() in Keyed.ONE, Coin.LEAST.value, Cent.LEAST.value, Angle.RIGHT.turns, Text("b") in Text.ALL, repr(Text("a"))
 """
 
 
 def test_objects_may_be_made_and_hashed_indirectly(executor):
-    """By a function of the script, by ``super``, under a decorator, by another class method that ``__reduce__`` gives, by a setter, or without a name."""
+    """By a function of the script, by ``super``, under a decorator, by another class method that ``__reduce__`` gives, by a setter, or without a name.
+
+    The objects stand before the methods: what is set again later keeps its place.
+    """
     scope = {"__name__": "__main__"}
     exec(INDIRECT, scope)
-    assert (True, 1, 0.25, True, "a!") == run(executor, scope["read"], 0)
+    assert (True, True, 1, 1, 0.25, True, "a!") == run(executor, scope["read"], 0)
+
+
+READERS = {
+    "__str__": (str, "text"),
+    "__repr__": (repr, "text"),
+    "__format__": (format, "text"),
+    "__bool__": (bool, False),
+    "__int__": (int, 3),
+    "__float__": (float, 0.5),
+    "__len__": (len, 3),
+    "__getitem__": (lambda thing: thing[0], 3),
+    "__iter__": (lambda thing: next(iter(thing)), 3),
+}
+
+
+def hashed_by(name):
+    """A class that holds an object whose hash is made of what this method of its returns."""
+    read, value = READERS[name]
+
+    class Read:
+        known = None
+
+        def __hash__(self):
+            return hash(read(self))
+
+        def __eq__(self, other):
+            return read(self) == read(other)
+
+    setattr(Read, name, lambda self, *_: iter([value]) if name == "__iter__" else value)
+    Read.known = {Read()}
+    return Read
+
+
+def test_objects_may_be_hashed_by_what_has_no_name_where_it_is_called(executor):
+    """``hash(str(self))`` calls ``__str__``, and so on."""
+    classes = [hashed_by(name) for name in READERS]
+    found = run(executor, lambda _: [cls() in cls.known for cls in classes], 0)
+    assert dict.fromkeys(READERS, True) == dict(zip(READERS, found, strict=True))
+
+
+ARGUMENTS = {
+    "__getnewargs__": lambda self: (1,),
+    "__getnewargs_ex__": lambda self: ((), {"start": 1}),
+    "__reduce__": lambda self: (type(self), (1,)),
+    "__reduce_ex__": lambda self, _: (type(self), (1,)),
+}
+
+
+def made_with(name):
+    """A class that holds an object, and says by this method with which argument its objects are made."""
+
+    class Made:
+        first = None
+
+        def __new__(cls, start):
+            made = super().__new__(cls)
+            made.start = start
+            return made
+
+        def __init__(self, start):
+            self.more = start + 1
+
+    setattr(Made, name, ARGUMENTS[name])
+    Made.first = Made(1)
+    return Made
+
+
+def test_objects_may_be_made_with_arguments(executor):
+    """Their class says so, by any of the four methods that pickle knows, behind the first of the objects."""
+    classes = [made_with(name) for name in ARGUMENTS]
+    found = run(executor, lambda _: [(cls.first.start, cls.first.more) for cls in classes], 0)
+    assert dict.fromkeys(ARGUMENTS, (1, 2)) == dict(zip(ARGUMENTS, found, strict=True))
 
 
 def test_a_class_may_keep_its_objects_by_weak_references(executor):

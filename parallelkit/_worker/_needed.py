@@ -9,7 +9,7 @@ from parallelkit._worker._functions import names
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Iterable
     from typing import Any
 
 FIELDS = "__dataclass_fields__"
@@ -44,17 +44,16 @@ def needed_by_objects(cls: type) -> tuple[list[str], list[str]]:
     """
     bases = [vars(base) for base in cls.__mro__ if base.__module__ == cls.__module__]
 
-    def with_named(roots: Iterable[str], known: Container[str] = ()) -> list[str]:
-        found = [name for name in roots if name not in known]
+    def with_named(roots: Iterable[str]) -> list[str]:
+        found = [*roots]
         for name in found:  # which grows
             for value in [base[name] for base in bases if name in base]:  # one may call the next by ``super``
                 named = _named_by(value, cls.__module__)
-                found += [other for other in named if other not in found and other not in known]
+                found += [other for other in named if other not in found]
         return found[::-1]
 
     making = MAKING if any(name in base for base in bases for name in ARGUMENTS) else ()
-    hashing = with_named((*REBUILDING, *making))
-    return hashing, with_named(READING, hashing)
+    return with_named((*REBUILDING, *making)), with_named(READING)
 
 
 def _named_by(value: Any, module: str) -> dict[str, None]:
