@@ -3,6 +3,7 @@
 import importlib
 import io
 import logging
+import logging.handlers
 import sqlite3
 import sys
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 
 from parallelkit import ProcessExecutor, ThreadExecutor, iter_parallel, run_parallel
 from parallelkit._journal._file import Journal
+from parallelkit._worker._loggers import target
 
 
 class Deaf(logging.Handler):
@@ -151,6 +153,7 @@ def test_a_handler_that_a_module_attaches_writes_each_record_of_a_worker_once(le
 
 OWN_CLASS = """
 import logging
+import logging.handlers
 
 class Own(logging.Logger):
     def __init__(self, name, level=logging.NOTSET):
@@ -164,8 +167,11 @@ class Own(logging.Logger):
 before = logging.getLoggerClass()
 logging.setLoggerClass(Own)
 logger = logging.getLogger(__name__)
-logger.told
+logger.told.append("imported")
+logger.propagate = False
 plain = logging.getLogger("own_class_not")
+logging.setLoggerClass(type("Later", (Own,), {}))
+logging.getLogger(__name__)
 logging.setLoggerClass(before)
 
 def say(item):
@@ -176,12 +182,14 @@ def say(item):
 
 
 @pytest.fixture
-def own_class(tmp_path, monkeypatch):
-    """A module whose logger is of a class of its own; afterwards, neither is there."""
+def own_class(tmp_path, monkeypatch, caplog):
+    """A module whose logger is of a class of its own, and passes nothing to the root; afterwards, neither is there."""
     (tmp_path / "own_class.py").write_text(OWN_CLASS)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(logging.getLogger("own_class_not"), "level", logging.DEBUG)
-    yield importlib.import_module("own_class")
+    module = importlib.import_module("own_class")
+    module.logger.addHandler(caplog.handler)
+    yield module
     del sys.modules["own_class"], logging.root.manager.loggerDict["own_class"]
 
 
@@ -189,7 +197,7 @@ def test_a_logger_has_the_class_that_its_module_gives_it(own_class, caplog):
     """It was made before, for its level, and import astropy failed in every worker. Others keep the usual class."""
     own_class.logger.setLevel(15)
     results = run_parallel(own_class.say, ["a"], executor="processes", max_workers=1)
-    assert [(["a"], 15, "Logger")] == results.values()
+    assert [(["imported", "a"], 15, "Logger")] == results.values()
     assert ["a"] == [record.getMessage() for record in caplog.records]
 
 
@@ -200,7 +208,7 @@ def test_a_logger_has_its_class_before_its_module_is_asked_for(own_class, caplog
     results = run_parallel(
         lambda text: logger.tell(text) or logger.told, ["a"], executor="processes", max_workers=1
     )
-    assert [["a"]] == results.values()
+    assert [["imported", "a"]] == results.values()
     assert ["a"] == [record.getMessage() for record in caplog.records]
 
 
@@ -221,6 +229,7 @@ def test_a_logger_of_a_class_that_workers_lack_is_of_the_usual_one(monkeypatch):
 
 UNUSUAL_CLASSES = """
 import logging
+import logging.handlers
 
 class Slotted(logging.Logger):
     __slots__ = ("told",)
@@ -231,13 +240,16 @@ class Named(logging.Logger):
         self.team = team
 
 class Choosy(logging.Logger):
+    tries = 0
+
     def __init__(self, name):
+        Choosy.tries += 1
         raise ValueError(name)
 """
 
 
 def test_a_logger_that_cannot_take_over_its_class_is_of_the_usual_one(tmp_path, monkeypatch, caplog):
-    """Asking for it failed in every worker: its instances are laid out otherwise, or made with more than a name."""
+    """Asking for it failed in every worker: its instances are laid out otherwise, or made with more than a name. That is tried once."""
     (tmp_path / "unusual_log.py").write_text(UNUSUAL_CLASSES)
     monkeypatch.syspath_prepend(tmp_path)
     module = importlib.import_module("unusual_log")
@@ -251,12 +263,12 @@ def test_a_logger_that_cannot_take_over_its_class_is_of_the_usual_one(tmp_path, 
 
     def say(name):
         logger = logging.getLogger(name)
-        logger.debug(name)
-        return type(logger).__name__, logger.level
+        logging.getLogger(name).debug(name)
+        return type(logger).__name__, logger.level, sys.modules["unusual_log"].Choosy.tries
 
     results = run_parallel(say, [*made], executor="processes", max_workers=1)
     del sys.modules["unusual_log"]
-    assert [("Logger", logging.DEBUG)] * 3 == results.values()
+    assert [("Logger", logging.DEBUG, tries) for tries in (0, 0, 1)] == results.values()
     assert [*made] == [record.getMessage() for record in caplog.records]
 
 
@@ -307,6 +319,18 @@ def test_an_initializer_that_configures_logging_as_the_program_does_takes_no_rec
 
 
 @pytest.mark.all
+def test_a_module_that_only_tasks_import_may_set_the_level_of_the_root(legacy):
+    """Nobody has set that in the program, where it would do the same."""
+    (legacy / "late_log.py").write_text("import logging\nlogging.root.setLevel(15)\n")
+
+    def level(_):
+        importlib.import_module("late_log")
+        return logging.root.level
+
+    assert [15] == run_parallel(level, [0], executor="processes").values()
+
+
+@pytest.mark.all
 def test_a_logger_that_passes_nothing_on_has_its_records_from_workers(legacy):
     """If a module turns propagation off as it is imported, a handler that the program attaches later gets what tasks log."""
     with (legacy / "legacy_log.py").open("a") as module:
@@ -330,13 +354,38 @@ def test_a_handler_with_a_file_of_the_workers_own_writes_to_it(legacy):
 
 
 @pytest.mark.all
-def test_what_a_module_shows_on_stderr_is_shown_once(legacy, capfd, monkeypatch):
-    """If a module attaches stderr as it is imported, each record of a task is shown once."""
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_what_a_module_shows_is_shown_once(legacy, capfd, stream):
+    """If a module attaches a standard stream as it is imported, each record of a task is shown once."""
     with (legacy / "legacy_log.py").open("a") as module:
-        module.write("logger.addHandler(logging.StreamHandler())\n")
+        module.write(f"import sys\nlogger.addHandler(logging.StreamHandler(sys.{stream}))\n")
     say = importlib.import_module("legacy_log").say
     run_parallel(say, ["a"], executor="processes", max_workers=1).raise_failures()
-    assert "a\n" == capfd.readouterr().err
+    assert "a\n" == "".join(capfd.readouterr())
+
+
+@pytest.mark.all
+def test_a_handler_that_writes_elsewhere_gets_the_records_of_its_own_process(legacy):
+    """If a module attaches a handler of another kind as it is imported, a worker has one, too, which a task may ask."""
+    with (legacy / "legacy_log.py").open("a") as module:
+        module.write("said = []\nclass Keep(logging.Handler):\n")
+        module.write("    def emit(self, record):\n        said.append(record.getMessage())\n")
+        module.write("logger.addHandler(Keep())\ndef say_and_look(item):\n    say(item)\n    return said\n")
+    module = importlib.import_module("legacy_log")
+    found = run_parallel(module.say_and_look, ["a"], executor="processes", max_workers=1).values()
+    assert [["a"]] == found == [module.said]
+
+
+def test_what_a_handler_writes_to_is_known_where_others_have_it_too(tmp_path):
+    """A file or a standard stream is, also one behind a handler that collects records; not what is in this process alone."""
+    out, err = io.StringIO(), io.StringIO()
+    file = logging.FileHandler(tmp_path / "log", delay=True)
+    streams = map(logging.StreamHandler, (out, err, io.StringIO()))
+    collecting = (logging.handlers.MemoryHandler(1, target=each) for each in (file, None))
+    path = file.baseFilename
+    found = [target(each, out, err) for each in (file, *streams, *collecting, logging.Handler())]
+    assert [path, "<stdout>", "<stderr>", None, path, None, None] == found
+    assert target(logging.Handler(), None, None) is None, "there are no standard streams"
 
 
 @pytest.mark.all
@@ -374,12 +423,17 @@ def test_a_file_that_an_initializer_puts_in_place_of_stdout_gets_what_is_logged_
 @pytest.mark.all
 @pytest.mark.parametrize("mode", ["w", "x"])
 def test_no_worker_empties_the_file_that_the_program_logs_to(legacy, mode):
-    """If a module makes a handler that begins a new file as it is imported, the program's stays, and the module can be imported."""
+    """If a module makes a handler that begins a new file as it is imported, the program's stays, and the module can be imported. Others are begun anew."""
+    (legacy / "other").write_text("old")
     with (legacy / "legacy_log.py").open("a") as module:
         module.write(f"logger.addHandler(logging.FileHandler({str(legacy / 'log')!r}, mode={mode!r}))\n")
+        module.write(
+            f"def begin(item):\n    logging.FileHandler({str(legacy / 'other')!r}, 'w').close()\n    say(item)\n"
+        )
     module = importlib.import_module("legacy_log")
     module.say("before")
-    run_parallel(module.say, ["a"], executor="processes", max_workers=1).raise_failures()
+    run_parallel(module.begin, ["a"], executor="processes", max_workers=1).raise_failures()
+    assert "" == (legacy / "other").read_text()
     assert ["before", "a"] == (legacy / "log").read_text().splitlines()
 
 

@@ -42,15 +42,7 @@ def target(handler: Any, stdout: object, stderr: object) -> str | None:
         return "<queue>"  # only this process reads it, by a thread that would be killed with the worker
     if type(path) is str:
         return path
-    return (
-        None
-        if stream is None
-        else "<stdout>"
-        if stream is stdout
-        else "<stderr>"
-        if stream is stderr
-        else None
-    )
+    return {id(stderr): "<stderr>", id(stdout): "<stdout>", id(None): None}.get(id(stream))
 
 
 def _pass_on(targets: dict[str, list[str | None]], to_parent: Handler) -> None:
@@ -81,7 +73,7 @@ def _keep_levels(levels: dict[str, int]) -> None:
     set_level = Logger.setLevel
 
     def set_outside_imports(self: Logger, level: int | str) -> None:  # named as those of the method
-        set_level(self, levels[self.name] if self.name in levels and is_importing() else level)
+        set_level(self, levels.get(self.name, level) if is_importing() else level)
 
     Logger.setLevel = set_outside_imports  # type: ignore[method-assign]  # modules call it
 
@@ -99,9 +91,8 @@ def _give_classes(classes: dict[str, tuple[str, str]]) -> None:
     def get_of_its_class(self: Manager, name: str) -> Logger:
         logger = get(self, name)
         if name in classes and type(logger) is Logger:
-            kind = self.loggerClass or getLoggerClass()
-            kind = _class_named(*classes[name]) if kind is Logger else kind
-            if kind is not Logger and not _become(logger, kind):
+            kind = getLoggerClass()
+            if not _become(logger, _class_named(*classes[name]) if kind is Logger else kind):
                 classes.pop(name, None)
         return logger
 
@@ -119,7 +110,6 @@ def _become(logger: Logger, kind: type[Logger]) -> bool:
         kind.__init__(logger, logger.name)  # not with more arguments
     except Exception:  # whatever it does there: a plain logger will do
         logger.__class__ = usual
-        vars(logger).clear()
         vars(logger).update(before)
         return False
     logger.level, logger.parent = before["level"], before["parent"]
@@ -128,7 +118,7 @@ def _become(logger: Logger, kind: type[Logger]) -> bool:
 
 
 def _class_named(module: str, name: str) -> type[Logger]:
-    """A class of loggers; the usual one if it is of the script, or not found."""
+    """What a class of loggers is here; the usual one if it is of the script, or not found."""
     from logging import Logger
 
     try:
@@ -138,7 +128,7 @@ def _class_named(module: str, name: str) -> type[Logger]:
             found = getattr(found, part)
     except Exception:  # whatever its module does; who imports that will see it
         return Logger
-    return found if isinstance(found, type) and issubclass(found, Logger) else Logger
+    return found  # type: ignore[no-any-return]  # if it is another thing by now, no logger can become one
 
 
 def _append_to(paths: set[str | None]) -> None:
