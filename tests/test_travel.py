@@ -2035,6 +2035,7 @@ def test_log_records_come_back(kept):
     assert os.getpid() not in {record.process for record in kept}
     (failed,) = [record for record in kept if record.exc_text]
     assert "ValueError: logged" in failed.exc_text
+    assert failed.exc_info is None, "it cannot be pickled, and the rest would be sent as texts"
     assert {(index,) for index in range(4)} == {
         tuple(record.own) for record in kept if hasattr(record, "own")
     }
@@ -2043,8 +2044,22 @@ def test_log_records_come_back(kept):
 def test_a_log_record_that_cannot_be_sent_as_it_is_fails_no_task(kept, capfd):
     """Texts stand for what cannot be pickled; a record whose message cannot be formatted is told on stderr, as elsewhere."""
     assert "done" == run_parallel(far.log_awkwardly, [0], executor="processes")[0]
-    assert [("locked", "an object of type _thread.lock")] == [(made.msg, made.own) for made in kept]
+    (made,) = kept
+    assert ("locked", "an object of type _thread.lock") == (made.msg, made.own)
+    assert (None, float, int) == (made.exc_text, type(made.created), type(made.levelno))
     assert "--- Logging error ---" in capfd.readouterr().err
+
+
+def test_what_a_log_record_says_of_itself_stays(kept, running):
+    """A process may have a name of its own, and a filter may have made a text of the traceback."""
+
+    def log(_):
+        record = logging.LogRecord("far", logging.INFO, "", 0, "", None, (ValueError, ValueError(), None))
+        record.processName, record.exc_text = "own", "without secrets"
+        logging.getLogger("far").handle(record)
+
+    run_parallel(log, [0], executor=running).raise_failures()
+    assert [("own", "without secrets")] == [(made.processName, made.exc_text) for made in kept]
 
 
 @pytest.fixture
@@ -2249,13 +2264,17 @@ def warn_of(items):
 
 
 @pytest.mark.all
-def test_warnings_are_logged_where_the_program_has_them_logged(kept):
+@pytest.mark.parametrize("module", [True, False])
+def test_warnings_are_logged_where_the_program_has_them_logged(kept, module):
     """With ``logging.captureWarnings``, warnings of tasks are logged, even while a task has replaced the filters."""
     logging.captureWarnings(True)
     logger = logging.getLogger("py.warnings")
     logger.addHandler(handler := Kept())
+    warn = warn_of
+    if not module:  # which imports logging
+        warn = types.FunctionType(warn_of.__code__, {"__name__": "__main__", "warnings": warnings})
     try:
-        run_parallel(warn_of, [("one", "two")], executor="processes").raise_failures()
+        run_parallel(warn, [("one", "two")], executor="processes").raise_failures()
     finally:
         logger.removeHandler(handler)
         logging.captureWarnings(False)
