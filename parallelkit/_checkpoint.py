@@ -39,7 +39,7 @@ class Checkpoint:
     >>> [(outcome.value, outcome.attempts) for outcome in results.outcomes.values()]
     [(1, 0), (2, 0), (3, 1)]
 
-    Raises TypeError if ``path`` is not a path. The run raises ValueError if the journal is damaged, in use, not
+    Raises TypeError or ValueError for bad arguments. The run raises ValueError if the journal is damaged, in use, not
     accessible or another function's, or cannot be created (no such folder, a full disk). A run that can no longer
     write to its journal is stopped: ``Results.stopped`` says why, and a stream raises ParallelKitError at its end.
     """

@@ -41,7 +41,7 @@ class TaskTimeout(ParallelKitError, TimeoutError):
 
     ``killed``: its worker process was killed. ``abandoned``: it may still be running, since a thread cannot be
     killed, a coroutine can resist its cancellation, and a killed process can hang in a driver or file system.
-    ``Failure.stack`` shows where it stood.
+    ``Failure.stack`` shows where it stood or, if a coroutine was cancelled, the ``__cause__``.
     """
 
     killed = False

@@ -39,7 +39,7 @@ class RateLimit:
     >>> run_parallel(len, ["a", "bb"], limits=ten_a_second).values()
     [1, 2]
 
-    Raises TypeError or ValueError for ``calls`` below 1 or ``per`` not above 0.
+    Raises TypeError or ValueError for ``calls`` below 1, or ``per`` not above 0 or infinite.
     """
 
     def __init__(self, calls: int, per: float, *, by: By = None, smooth: bool = False) -> None:

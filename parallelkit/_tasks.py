@@ -40,7 +40,7 @@ class Task(Generic[V_co]):
     >>> Task(pow, 2, 10, key="kibi")
     Task(pow, 2, 10, key='kibi')
 
-    Raises TypeError if ``fn`` is not callable or a keyword is unknown, ValueError for a bad timeout.
+    Raises TypeError or ValueError for bad arguments.
     """
 
     __slots__ = ("args", "fn", "key", "kwargs", "priority", "retries", "timeout")
