@@ -457,8 +457,7 @@ def test_a_large_function_is_sent_once_and_before_any_batch():
     client_run._hear_width(1, [HERE])
     client_run._send_job()
     client_run._send_job()
-    lane.queue.append(Batch(lane, [(0, 1, "item", None)], None))
-    client_run.offer()
+    client_run.offer(Batch(lane, [(0, 1, "item", None)], None))
     assert ([], 1) == (sent, len(arrivals))
     arrivals[0](SimpleNamespace(key="where dask keeps it"))
     assert [f"{PREFIX}{client_run.run}-0"] == sent
@@ -533,8 +532,7 @@ def test_a_run_ends_if_dask_takes_no_tasks():
     client = SimpleNamespace(submit=lambda *given, **options: 1 / 0)
     client_run = ClientRun(client, lane, b"", None, print)
     client_run._hear_width(1, [HERE])
-    lane.queue.append(Batch(lane, [(0, 1, "item", None)], None))
-    client_run.offer()
+    client_run.offer(Batch(lane, [(0, 1, "item", None)], None))
     assert "dask does not take tasks any more" == lane.broken.reason
     assert isinstance(lane.broken.cause, ZeroDivisionError)
 
@@ -719,18 +717,18 @@ def test_a_look_tells_once_what_has_begun_and_gives_back_what_will_not():
 def test_what_is_granted_is_offered_to_the_processes_and_what_is_not_ends_here():
     """The next attempts of a batch are queued as they are granted; without a grant the batch is over with what has ended, and frees its thread."""
     granted, offers = ["key"], []
-    supervisor = SimpleNamespace(ask=lambda question: [], offer=lambda: offers.append("now"))
+    supervisor = SimpleNamespace(ask=lambda question: [], offer=offers.append)
     worker_run = WorkerRun("run", False, supervisor, "a host", lambda *_: granted)
     pending = Pending("key", [(index, 1, index, None) for index in range(3)], None, 1)
     worker_run._pendings[pending.key] = pending
     worker_run._owners = dict.fromkeys(range(3), pending)
-    for ended, queued in ((0, [1]), (1, [])):
+    for ended, offered in ((0, [1]), (1, [])):
         worker_run._settle([ended])
         worker_run._send(worker_run._find_wanted())
-        assert queued == [ticket[0] for batch in worker_run._lane.queue for ticket in batch.tickets]
+        assert offered == [ticket[0] for batch in offers for ticket in batch.tickets]
         granted.clear()
-        worker_run._lane.queue.clear()
-    assert (["now"], {}, ["key"]) == (offers, worker_run._owners, worker_run._over)
+        offers.clear()
+    assert ({}, ["key"]) == (worker_run._owners, worker_run._over)
     assert pending.over.is_set()
     worker_run.drop()
 

@@ -179,8 +179,7 @@ class ProcessPort(Port):
                 self._queue(good, payloads)
 
     def _queue(self, tickets: Sequence[Ticket], payloads: list[Payload] | None) -> None:
-        self._lane.queue.append(Batch(self._lane, tickets, payloads))
-        self._supervisor.offer()
+        self._supervisor.offer(Batch(self._lane, tickets, payloads))
 
     def wait(self, until: float | None) -> list[Block | Ended]:
         """Block until something has ended, ``wake`` was called or ``until`` has come; return all that ended."""

@@ -106,8 +106,9 @@ class ClientRun:
 
     # Out
 
-    def offer(self) -> None:
-        """Hand out what is new in the queue."""
+    def offer(self, batch: Batch) -> None:
+        """Queue new attempts, and hand out what there is room for."""
+        batch.lane.queue.append(batch)
         with self._lock:
             self._hand_out()
 

@@ -80,9 +80,8 @@ class WorkerRun:
         self._patience, self._rest = order.expected, order.rest
         self._owners.update(dict.fromkeys(order.indices, pending))
         self._pendings[order.key] = pending
-        self._lane.queue.append(pending.part(self._lane, 0, order.portion))
         self._changed = True
-        self.supervisor.offer()
+        self.supervisor.offer(pending.part(self._lane, 0, order.portion))
         self._lane.gate.open()
         if self._lane.closed:
             return
@@ -188,11 +187,9 @@ class WorkerRun:
         for key, upto in wanted.items():
             pending = self._pendings[key]
             if key in granted:
-                self._lane.queue.append(pending.grant(self._lane, upto))
+                self.supervisor.offer(pending.grant(self._lane, upto))
             else:
                 self._withdraw(pending)
-        if granted:
-            self.supervisor.offer()
 
     def _withdraw(self, pending: Pending) -> list[int]:
         """Take out the attempts of a batch that were not granted, and return their indices."""

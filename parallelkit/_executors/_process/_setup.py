@@ -32,6 +32,34 @@ _DEFAULT_WARNINGS: list[tuple[Any, ...]] = [
 ]
 
 
+FRESH = 0.1
+"""Seconds for which workers are told the same: those of one start. In a program with two thousand modules it takes
+two milliseconds to find out what to tell them, and they start one after another."""
+
+
+class Setups:
+    """Gives each worker its first frame: for those that start at the same time, for the same tasks, it is made once."""
+
+    def __init__(self, width: int, initializer: bool) -> None:
+        self._width, self._initializer = width, initializer
+        self._tasks = object()
+        self._latest: tuple[bytes, object, float] = b"", None, 0.0
+        """The frame, for which tasks, and until when."""
+
+    def outdate(self) -> None:
+        """Tell that there are new tasks, which must find the program as it is now; any thread may."""
+        self._tasks = object()
+
+    def frame(self, now: float) -> bytes:
+        """What a worker must be told that starts now."""
+        frame, tasks, until = self._latest
+        if tasks is not self._tasks or now >= until:
+            tasks = self._tasks  # read before the look at the program: what changes from now on outdates it
+            frame = setup_frame(self._width, self._initializer)
+            self._latest = frame, tasks, now + FRESH
+        return frame
+
+
 def setup_frame(width: int, initializer: bool) -> bytes:
     """The first frame of a worker: what it must know of the parent, as that is now."""
     path = search_path()

@@ -14,11 +14,11 @@ from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of
 from parallelkit._executors._process._endings import close, end_all, settle
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._lane import Broken
+from parallelkit._executors._process._lane import Batch, Broken
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
-from parallelkit._executors._process._setup import setup_frame
+from parallelkit._executors._process._setup import Setups
 from parallelkit._executors._process._starter import Starter
 from parallelkit._executors._process._wire import LAST_READS, READS
 from parallelkit._executors._process._worker_pool import WorkerPool
@@ -34,6 +34,7 @@ class Supervisor(Actor):
         self.max_workers = max_workers
         self.broken: Broken | None = None
         self._initializer = initializer
+        self._setups = Setups(max_workers, initializer is not None)
         self.pool = WorkerPool(max_workers, max_tasks, self._spawn, self._startable)
         self._deaths, self._shortage = Deaths(max_workers), Shortage()
         self.blocks = BlockPool()
@@ -45,8 +46,10 @@ class Supervisor(Actor):
         self._poller = Poller(self._wake_up)  # now, while there is a descriptor: the thread cannot do without
         self._opened.callback(self._poller.poll.close)
 
-    def offer(self) -> None:
-        """Tell of something new in a queue, which calls for a turn only if some worker could take it."""
+    def offer(self, batch: Batch) -> None:
+        """Queue new attempts, which call for a turn only if some worker could take it."""
+        self._setups.outdate()  # first: a worker that starts for these must know the program as it is now
+        batch.lane.queue.append(batch)
         self._offered = True
         if self.pool.hungry:
             self.poke()
@@ -185,7 +188,7 @@ class Supervisor(Actor):
         return self._starter.startable(wanted, len(self.pool.workers), self.pool.wants_spare)
 
     def _spawn(self, now: float) -> Worker | None:
-        setup = setup_frame(self.max_workers, self._initializer is not None)  # what may raise comes first
+        setup = self._setups.frame(now)  # what may raise comes first
         try:
             born = self._starter.spawn()
             worker = Worker(born, setup, self._initializer, self._reserve, now)
