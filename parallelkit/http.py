@@ -9,11 +9,12 @@ from urllib.parse import urlsplit
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._http._fetcher import Fetcher, Sessions, broke_off
-from parallelkit._http._sent import Sent, is_line, is_read_once, is_token
+from parallelkit._http._sent import OF_A_REQUEST, Sent, is_line, is_read_once, is_token
 from parallelkit._http._urls import follow, seeds_of
+from parallelkit._keywords import did_you_mean
 from parallelkit._limits import ConcurrencyLimit, RateLimit, as_limits
 from parallelkit._numbers import as_whole, check_count, check_seconds, check_timeout
-from parallelkit._options import RunOptions
+from parallelkit._options import ANSWERED, ELSEWHERE, RunOptions
 from parallelkit._results import Results
 from parallelkit._retry import Retry
 from parallelkit._run import run_parallel
@@ -32,23 +33,9 @@ IDEMPOTENT = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"})  # 
 TRANSIENT = frozenset({429, 500, 502, 503, 504})  # statuses that another try may change
 USUAL_PORTS = {"http": ":80", "https": ":443"}  # by scheme: a URL may name them or not
 NOT_OURS = frozenset({"args", "executor", "key", "star"})  # options of run_parallel that fetch does not take
+OURS = ("connect_timeout", "headers", "max_bytes", "method", "per_host", "read_timeout", "session")
 ITERATED = ("cookies", "data", "files", "params")  # what ``requests`` takes in parts
 SET_HERE = frozenset({"headers", "method", "stream", "timeout", "url"})  # of a request, set by fetch
-OF_A_REQUEST = frozenset(  # what else Session.request takes
-    {
-        "allow_redirects",
-        "auth",
-        "cert",
-        "cookies",
-        "data",
-        "files",
-        "hooks",
-        "json",
-        "params",
-        "proxies",
-        "verify",
-    }
-)
 
 
 @overload
@@ -260,9 +247,18 @@ def check_call(urls: Any, session: Any, options: Mapping[str, Any]) -> None:
         where = "runs in threads, with the URLs, or the keys of a mapping of URLs, as keys"
         raise TypeError(f"{name} is not an option of fetch, which {where}")
     for name in OF_A_REQUEST.intersection(options):
-        raise TypeError(
-            f"{name} is not an option of fetch; what a request takes goes into kwargs={{{name!r}: ...}}"
-        )
+        raise TypeError(f"{name} is not an option of fetch; {what_a_request_takes(name)}")
+    known = sorted({*OURS, *RunOptions.__annotations__} - NOT_OURS)
+    for name in options:
+        if name not in known and name not in ANSWERED:
+            hint = did_you_mean(name, known, ELSEWHERE)
+            hint = hint or f"the options are {', '.join(known)}; {what_a_request_takes(name)}"
+            raise TypeError(f"unknown option {name!r}; {hint}")
+
+
+def what_a_request_takes(name: str) -> str:
+    """A hint for an argument of ``Session.request``."""
+    return f"what a request takes goes into kwargs={{{name!r}: ...}}"
 
 
 def check_more(kwargs: Any) -> dict[str, Any]:

@@ -1222,7 +1222,23 @@ async def find_none(outcome):
             TypeError,
             "json is not an option of fetch; what a request takes goes into kwargs",
         ),
-        ([], {"max_worker": 3}, TypeError, "unknown option 'max_worker'; did you mean 'max_workers'?"),
+        *(
+            ([], {wrong: 3}, TypeError, f"unknown option '{wrong}'; did you mean '{right}'?")
+            for wrong, right in {
+                "max_worker": "max_workers",
+                "n_jobs": "max_workers",
+                "header": "headers",
+                "perhost": "per_host",
+                "read_timout": "read_timeout",
+            }.items()
+        ),
+        (
+            [],
+            {"user_agent": "me"},
+            TypeError,
+            "unknown option 'user_agent'; the options are buffersize, checkpoint, connect_timeout, headers, kwargs, ",
+        ),
+        ([], {"chunksize": 3}, TypeError, "unknown option 'chunksize'; batches are sized automatically"),
         (
             [],
             {"kwargs": {"timeout": 3}},

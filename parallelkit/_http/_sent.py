@@ -14,6 +14,21 @@ from parallelkit._journal._identity import Facts, digest, is_plain, text_of
 
 NOT_COMPARED = frozenset({"proxies", "verify"})  # they change how a request is sent, not what it asks for
 SENT_AS_TEXT = (str, Number, date, time, timedelta, UUID)  # sent as ``str`` makes them
+OF_A_REQUEST = frozenset(  # what Session.request takes that is no option of fetch
+    {
+        "allow_redirects",
+        "auth",
+        "cert",
+        "cookies",
+        "data",
+        "files",
+        "hooks",
+        "json",
+        "params",
+        "proxies",
+        "verify",
+    }
+)
 TOKEN = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)  # RFC 9110 §5.6.2
 
 
