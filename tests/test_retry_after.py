@@ -23,10 +23,10 @@ def told(seconds):
     return error
 
 
-def answered(header):
-    """An HTTP error as requests raises it."""
+def answered(header, name="Retry-After"):
+    """An HTTP error whose response has its headers in a plain dict."""
     error = OSError("503")
-    error.response = type("Response", (), {"headers": {"Retry-After": header}})()
+    error.response = type("Response", (), {"headers": {name: header}})()
     return error
 
 
@@ -48,6 +48,7 @@ def answered_to_urllib(header, body=None):
         (told("soon"), None),
         (told([3]), None),
         (answered("7"), 7.0),
+        (answered("7", "retry-after"), 7.0),
         (answered("nonsense"), None),
         (answered(None), None),
         (answered_to_urllib("7"), 7.0),

@@ -27,7 +27,10 @@ def retry_after(error: BaseException) -> float | None:
         told = attribute_or_none(error, "retry_after")
         if told is None:
             response = attribute_or_none(error, "response")
-            told = attribute_or_none(error if response is None else response, "headers").get("Retry-After")
+            headers = attribute_or_none(error if response is None else response, "headers")
+            told = headers.get("Retry-After")
+            if told is None:  # a plain dict may have it as HTTP/2 writes it
+                told = headers.get("retry-after")
         return _seconds(told)
     return None
 
