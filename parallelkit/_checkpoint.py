@@ -50,9 +50,9 @@ class Checkpoint:
     def __post_init__(self) -> None:
         path = os.fspath(self.path) if isinstance(self.path, os.PathLike) else self.path
         if not isinstance(path, str):
-            raise TypeError(f"path must be a str or a pathlib.Path, got {self.path!r}")
+            raise TypeError(f"Checkpoint: path must be a str or a pathlib.Path, got {self.path!r}")
         if not path or "\0" in path:
-            raise ValueError(f"path must be one that a file can have, got {path!r}")
+            raise ValueError(f"Checkpoint: path must be one that a file can have, got {path!r}")
         if not isinstance(self.rerun_failed, bool):
             raise TypeError(f"rerun_failed must be a bool, got {self.rerun_failed!r}")
 

@@ -1852,8 +1852,8 @@ def test_classes_of_a_script_are_the_same_when_it_is_run_again(path, tmp_path):
     [
         (7, "checkpoint must be a path or a Checkpoint, got 7"),
         (b"path", "checkpoint must be a path or a Checkpoint"),
-        ("", "path must be one that a file can have, got ''"),
-        ("a\0b", r"path must be one that a file can have, got 'a\\x00b'"),
+        ("", "Checkpoint: path must be one that a file can have, got ''"),
+        ("a\0b", r"Checkpoint: path must be one that a file can have, got 'a\\x00b'"),
     ],
 )
 def test_what_is_no_path_is_refused(given, message):
@@ -1864,7 +1864,7 @@ def test_what_is_no_path_is_refused(given, message):
 
 def test_a_checkpoint_checks_its_arguments():
     """An error about an argument of Checkpoint uses the argument's own name."""
-    with pytest.raises(TypeError, match=r"path must be a str or a pathlib\.Path, got 7"):
+    with pytest.raises(TypeError, match=r"Checkpoint: path must be a str or a pathlib\.Path, got 7"):
         Checkpoint(7)
     with pytest.raises(TypeError, match="rerun_failed must be a bool, got 1"):
         Checkpoint("x", rerun_failed=1)
