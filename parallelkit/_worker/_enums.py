@@ -12,17 +12,13 @@ TYPE_CHECKING = False  # importing typing would cost a worker a third of its sta
 if TYPE_CHECKING:
     from typing import Any
 
-MAKING = ("_new_member_", "_use_args_")
-"""Attributes of an enum that come from its ``__new__``."""
-
 
 def parts(cls: Any, reduced: Any) -> tuple[Any, Any]:
     """What ``make_enum`` takes, and the state: as cloudpickle has them, but with all names, and the data and attributes of members."""
     _, (bases, name, qualname, _, module, tracker, _), (attributes, _), *_ = reduced
     members = {key: (member._value_, _data_of(member)) for key, member in cls.__members__.items()}
-    spec = bases, name, qualname, members, module, tracker, getattr(cls, "_boundary_", None)
+    spec = bases, name, qualname, members, module, tracker, type(cls)
     kept = {key: value for key, value in attributes.items() if key not in members}
-    kept |= {key: vars(cls)[key] for key in MAKING}
     return spec, (kept, {key: _attributes_of(cls[key]) for key in members})
 
 
@@ -44,9 +40,9 @@ def _data_type(cls: type) -> Any:
 
 
 def _attributes_of(member: Any) -> dict[str, Any]:
-    """The attributes that are not the enum machinery's own, also those in slots."""
+    """The attributes, also those in slots."""
     slots = {key: getattr(member, key) for key in _slotnames(type(member)) if hasattr(member, key)}
-    return slots | {key: value for key, value in vars(member).items() if not key[0] == key[-1] == "_"}
+    return {**slots, **vars(member)}
 
 
 def make_enum(
@@ -56,10 +52,13 @@ def make_enum(
     members: dict[str, tuple[Any, tuple[Any, ...]]],
     module: str,
     tracker: str,
-    boundary: Any,
+    metaclass: Any,
 ) -> type:
-    """The enum with its members, which lack their attributes; or the one of this id that this process has."""
-    from enum import member
+    """The enum with its members, which lack their attributes; or the one of this id that this process has.
+
+    What a metaclass of the script's own did as it was made there is among the attributes.
+    """
+    from enum import EnumType, member
 
     from cloudpickle import cloudpickle
 
@@ -74,15 +73,14 @@ def make_enum(
         made._value_ = value
         return made
 
-    metaclass: Any = type(bases[-1])
-    namespace = metaclass.__prepare__(name, bases)
+    namespace: Any = EnumType.__prepare__(name, bases)
+    namespace["__module__"], namespace["__qualname__"] = module, qualname
     namespace["__new__"], namespace["__init__"] = new_member, lambda *_: None
     for key, (value, _) in members.items():
         namespace[key] = member(value)
-    options = {} if boundary is None else {"boundary": boundary}
-    made = metaclass.__new__(metaclass, name, bases, namespace, **options)
-    del made.__init__, made.__new_member__
-    made.__module__, made.__qualname__ = module, qualname
+    made = EnumType.__new__(metaclass, name, bases, namespace)
+    for key in ("__init__", "__new_member__", "_new_member_", "_use_args_"):
+        type.__delattr__(made, key)  # what it has of these itself is among its attributes
     return cloudpickle._lookup_class_or_track(tracker, made)  # type: ignore[no-any-return]  # it has no types
 
 
