@@ -8,11 +8,13 @@ import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
+from enum import Enum
 from typing import Generic, TypedDict, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import pytest
+from cloudpickle import cloudpickle
 from joblib import Parallel, delayed, parallel_config
 
 from parallelkit import ProcessExecutor, Task, run_parallel
@@ -214,6 +216,65 @@ def test_what_tasks_keep_in_a_class_stays_while_the_script_leaves_it_alone(way, 
     seen = [way(executor, lambda item: item.keep(0), model) for _ in range(3)]
     assert [None, "kept", "kept"] == seen
     assert script["Model"].kept is None
+
+
+def test_what_tasks_keep_where_objects_are_hashed_stays(executor):
+    """Also what is set before all else where a class is new: attributes that a ``__hash__`` names, and those of an enum's members."""
+
+    class Keyed:
+        scale = 1
+
+        def __hash__(self):
+            return self.scale
+
+    class Colour(Enum):
+        RED = 1
+
+    Colour.RED.scale = 1
+
+    def scale(by):
+        before = Keyed.scale, Colour.RED.scale
+        Keyed.scale = Colour.RED.scale = by
+        return before
+
+    assert [(1, 1), (2, 2)] == [run(executor, scale, by) for by in (2, 3)]
+
+
+def test_what_a_task_has_deleted_the_script_may_delete_too(executor):
+    """It is gone in both then."""
+
+    class Kept:
+        extra = 1
+
+    def drop(_):
+        del Kept.extra
+
+    run_parallel(drop, [0], executor=executor).raise_failures()
+    del Kept.extra
+    assert not run(executor, lambda _: hasattr(Kept, "extra"), 0)
+
+
+def test_a_class_that_comes_without_an_edition_is_filled_once(monkeypatch):
+    """So come those in the results of a pool of others; what is kept in them since stays."""
+
+    class Kept:
+        value = 1
+
+    class Colour(Enum):
+        RED = 1
+
+        def text(self):
+            return "red"
+
+    blob = pack((Kept, Colour.RED))
+    monkeypatch.setattr(
+        cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", WeakValueDictionary()
+    )  # of another process
+    made, red = unpack(blob)
+    made.value = 2
+    assert (1, "red", True) == (Kept.value, red.text(), red is not Colour.RED)
+    assert (made, red) == unpack(blob)
+    assert 2 == made.value
 
 
 def test_what_an_initializer_sets_in_a_class_stays(script):
@@ -539,7 +600,8 @@ class Land:
 Land("no")
 
 def read(item):
-    return Single().value, Fixed.ZERO.x, Proxy.DEFAULT.upper(), Coded.LAST.code, Squares.SOME[2], Land.all["no"].code
+    fields = sorted(Land.__dataclass_fields__)
+    return Single().value, Fixed.ZERO.x, Proxy.DEFAULT.upper(), Coded.LAST.code, Squares.SOME[2], Land.all["no"].code, fields
 """
 
 
@@ -547,7 +609,7 @@ def test_methods_are_not_in_the_way_of_objects_that_their_own_class_holds(execut
     """Nothing is called to unpickle these that pickle does not need: for one, the ``__new__`` of a singleton wants what is to come."""
     scope = {"__name__": "__main__"}
     exec(IN_THE_WAY, scope)
-    assert (7, 0, "TEXT", 5, 4, "no") == run(executor, scope["read"], 0)
+    assert (7, 0, "TEXT", 5, 4, "no", ["all", "code"]) == run(executor, scope["read"], 0)
 
 
 def test_a_registry_may_have_objects_that_restore_themselves_by_a_method(executor):
@@ -821,6 +883,30 @@ def test_a_metaclass_of_the_script_may_refuse_to_set_attributes(executor):
     assert 7 == run(executor, use, 0)
 
 
+class Noting(type):
+    """A metaclass that workers import."""
+
+    noted = set()  # noqa: RUF012  # of the metaclass: of each process
+
+    def __init__(cls, *args):
+        super().__init__(*args)
+        Noting.noted.add(cls.__name__)
+
+    def __setattr__(cls, name, value):
+        super().__setattr__(name, value)
+        Noting.noted.add(name)
+
+
+def test_a_metaclass_that_workers_have_is_told_of_each_class(executor):
+    """Such as that of an object-relational mapper, which has its own records of classes and their attributes."""
+
+    class Table(metaclass=Noting):
+        def name(self):
+            return "table"
+
+    assert {"Table", "name"} <= run(executor, lambda _: type(Table).noted, 0)
+
+
 def test_what_a_class_says_again_counts_against_its_other_bases(executor):
     """An attribute that a class sets to what its base has already is its own, as for a subclass with several bases."""
 
@@ -848,6 +934,9 @@ def test_typed_dicts_of_each_kind_travel(executor):
     class Named(Point, total=False):
         name: str
 
+    class Box(TypedDict, Generic[T]):
+        content: T
+
     Pair = TypedDict("Pair", {"a": int})  # noqa: UP013  # this form is what is tested
 
     def make(x: int) -> tuple[Named, Pair]:
@@ -857,6 +946,7 @@ def test_typed_dicts_of_each_kind_travel(executor):
     assert ({"x": 0, "name": "origin"}, {"a": 0}) == results[0]
     keys = run_parallel(lambda _: (Named.__required_keys__, Pair.__required_keys__), [0], executor=executor)
     assert ({"x"}, {"a"}) == keys[0]
+    assert run(executor, lambda _: Box[int].__origin__.__mro__[1] is Generic, 0)
 
 
 def test_classes_have_their_full_names_there(executor):
