@@ -2035,7 +2035,9 @@ def test_log_records_come_back(kept):
     assert os.getpid() not in {record.process for record in kept}
     (failed,) = [record for record in kept if record.exc_text]
     assert "ValueError: logged" in failed.exc_text
-    assert failed.exc_info is None, "it cannot be pickled, and the rest would be sent as texts"
+    kind, error, frames = failed.exc_info
+    assert (ValueError, "logged") == (kind, str(error))
+    assert "log_and" == frames.tb_frame.f_code.co_name
     assert {(index,) for index in range(4)} == {
         tuple(record.own) for record in kept if hasattr(record, "own")
     }
@@ -2060,6 +2062,53 @@ def test_what_a_log_record_says_of_itself_stays(kept, running):
 
     run_parallel(log, [0], executor=running).raise_failures()
     assert [("own", "without secrets")] == [(made.processName, made.exc_text) for made in kept]
+
+
+def test_a_log_record_is_what_it_would_be_in_the_program(kept, running):
+    """Formatters of structlog and of JSON want the dict that was logged, Sentry the text before its arguments are put in."""
+
+    class Unfit:
+        def __reduce__(self):
+            return int, ("no number",)
+
+    def log(_):
+        logger = logging.getLogger("far")
+        logger.warning({"items": [1]})
+        logger.warning("%s of %d", "one", 2, extra={"own": [1], "lock": threading.Lock(), "unfit": Unfit()})
+        logger.warning("%s", Path("a"))
+        logger.warning("%(a)s", {"a": 1})
+        logger.warning({"lock": threading.Lock()})
+
+    run_parallel(log, [0], executor=running).raise_failures()
+    told, templated, *formatted, awkward = kept
+    assert {"items": [1]} == told.msg
+    assert ("%s of %d", ("one", 2), "one of 2") == (templated.msg, templated.args, templated.getMessage())
+    assert ([1], "an object of type _thread.lock") == (templated.own, templated.lock)
+    assert templated.unfit.startswith("an object of type ")
+    assert ["a", "1"] == [made.msg for made in formatted]
+    assert awkward.msg.startswith("{'lock': <unlocked _thread.lock object")
+
+
+def test_what_was_raised_is_part_of_a_log_record(kept, running):
+    """Handlers that do not format records, such as those of loguru, rich and Sentry, show the error by its traceback."""
+
+    def fail():
+        raise KeyError("a")
+
+    def log(_):
+        try:
+            fail()
+        except KeyError:
+            logging.getLogger("far").exception("failed")
+        logging.getLogger("far").exception("nothing was raised")  # noqa: LOG004  # as this says
+
+    run_parallel(log, [0], executor=running).raise_failures()
+    failed, none = kept
+    kind, error, frames = failed.exc_info
+    assert (KeyError, ("a",)) == (kind, error.args)
+    assert ["log", "fail"] == [each.tb_frame.f_code.co_name for each in (frames, frames.tb_next)]
+    assert failed.exc_text.endswith("KeyError: 'a'")
+    assert (None, None, None) == none.exc_info
 
 
 @pytest.fixture

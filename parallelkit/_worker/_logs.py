@@ -8,6 +8,8 @@ from _frozen_importlib_external import PathFinder
 from _pickle import dumps
 from collections.abc import Callable
 
+from parallelkit._raised import tolerated
+from parallelkit._worker._faults import capture_here
 from parallelkit._worker._travel import describe, pack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -79,20 +81,30 @@ _SENT = "_parallelkit_sent"
 
 
 def _pack_record(record: LogRecord) -> bytes:
-    """The record's attributes, with the message formatted and the exception as text."""
-    import logging
-
+    """The record for ``handle`` in _records.py: its attributes, those that are not plain, each packed by itself, and what was raised."""
+    message = record.getMessage()  # in any case: an error in it is told here, with the line that it is of
     fields = dict(vars(record))
-    fields.update(msg=record.getMessage(), args=None, exc_info=None)
+    if not _is_plain(record.msg, record.args):
+        fields["args"] = None
+        if record.args or not isinstance(record.msg, dict):  # structlog wants the dict
+            fields["msg"] = message
     if record.processName == "MainProcess":  # which multiprocessing takes this worker for
         fields["processName"] = f"process {os.getpid()}"  # the worker's name in outcomes
-    if record.exc_info and not record.exc_text:
-        fields["exc_text"] = logging.Formatter().formatException(record.exc_info)
-    try:
-        return pack(fields)
-    except Exception:
-        return dumps({name: _plain(value) for name, value in fields.items()}, 5)
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        fields["exc_info"] = None
+    others = {}
+    for name, value in fields.items():
+        if type(value) not in _PLAIN and name != "args":
+            fields[name] = message if name == "msg" else describe(value)
+            with tolerated():
+                others[name] = pack(value)
+    return dumps((fields, others, None if error is None else capture_here(error)), 5)
 
 
-def _plain(value: object) -> object:
-    return value if isinstance(value, str | int | float | None) else describe(value)
+_PLAIN = frozenset([str, int, float, bool, type(None)])
+
+
+def _is_plain(msg: object, args: object) -> bool:
+    """Whether the program can make the message of these. Sentry takes records of one ``msg`` for one issue."""
+    return type(msg) is str and type(args) is tuple and all(type(each) in _PLAIN for each in args)

@@ -234,7 +234,7 @@ class Lane:
         """Hand over a log record; while too many wait, drop them and log one warning instead."""
         full = self.recorded - self.logged > MOST_RECORDS
         if full and not self.drops_records:
-            self.post(Record(pack(_DROPPED), None))
+            self.post(Record(pack((_DROPPED, {}, None)), None))
         elif not full:
             self.recorded += record.size
             self.post(record)
