@@ -205,6 +205,20 @@ def test_every_form_of_a_run_shares(executor):
     assert own.to_dict() == {"x": [(False, 7.0)], "y": [(False, 7.0)]}
 
 
+def test_what_is_not_contiguous_is_shared_too(executor):
+    """A selection of an array, such as some rows of a frame are, is shared like a whole one, in the same order of memory."""
+    grid = np.arange(LONG, dtype=float).reshape(-1, 4)
+    parts = [grid[:, 1:3], grid.T[:, 5 : LONG // 6], grid[::-2]]
+
+    def look(item, *arrays):
+        return [(part.flags.writeable, part.flags.f_contiguous, part[1::999].tolist()) for part in arrays]
+
+    expected = [
+        (False, order, part[1::999].tolist()) for order, part in zip([False, True, False], parts, strict=True)
+    ]
+    assert expected == run_parallel(look, [0], args=parts, executor=executor)[0]
+
+
 def test_frames_and_containers_are_shared(executor):
     """Everything that pickles its buffers out of band is shared; bytes arrive as copies, because they own their memory."""
     pd = pytest.importorskip("pandas")

@@ -1,4 +1,4 @@
-"""Arrays that are files (``numpy.memmap``): sent as the file's name, so that both ends map the same file."""
+"""Arrays for all tasks that numpy would pickle as a copy: files (``numpy.memmap``) are mapped again, slices made contiguous."""
 
 from __future__ import annotations
 
@@ -20,17 +20,22 @@ def by_file(pickler: Any) -> Any:
     """A subclass of this pickler that sends them so; the pickler itself while numpy is not loaded."""
     if "numpy" not in sys.modules:
         return pickler
-    from numpy import memmap
+    from numpy import memmap, ndarray
 
     made = _by_file(pickler)
     known = dispatch_table if pickler is Pickler else pickler.dispatch_table
-    made.dispatch_table.update({**known, memmap: reduce_memmap})
+    made.dispatch_table.update({ndarray: reduce_array, **known, memmap: reduce_memmap})
     return made
 
 
 @cache
 def _by_file(base: Any) -> Any:
     return type(base.__name__, (base,), {"dispatch_table": {}})
+
+
+def reduce_array(array: Any) -> Any:
+    """For a pickler: the array or, as only that has a buffer to share, a contiguous copy. Some rows of a frame are not contiguous."""
+    return (array if array.flags.forc else array.copy("K")).__reduce_ex__(5)
 
 
 def reduce_memmap(array: Any) -> Any:
