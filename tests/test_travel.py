@@ -719,6 +719,7 @@ def test_names_of_types_travel(monkeypatch):
     """What a script annotates with ``NewType``, ``ParamSpec`` or ``TypeVarTuple`` can be sent, and comes back as the same."""
     for name in (UserId, Params, Shape):
         monkeypatch.setattr(name, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "UserId", UserId, raising=False)  # where no worker has it
 
     class Call(Generic[Params]):
         owner: UserId
@@ -731,6 +732,11 @@ def test_names_of_types_travel(monkeypatch):
     by_name = _travel.pack_by_value(PageId, None)
     assert b"_type_names" not in by_name
     assert _travel.unpack(by_name) is PageId
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        assert b"_type_names" in _travel.pack_by_value(PageId, None)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 since_312 = pytest.mark.skipif(
@@ -742,29 +748,35 @@ since_313 = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(
-    ("kinds", "options"),
+    ("kind", "kinds", "options"),
     [
-        ((), {}),
-        ((int, str), {}),
-        ((), {"covariant": True, "bound": int}),  # one with constraints has no bound
-        ((), {"contravariant": True, "bound": "Later"}),
-        pytest.param((), {"infer_variance": True}, marks=since_312),
-        pytest.param((int, str), {"infer_variance": True}, marks=since_312),
-        pytest.param((), {"default": int}, marks=since_313),
-        pytest.param((int, str), {"default": int}, marks=since_313),
+        (TypeVar, (), {}),
+        (TypeVar, (int, str), {}),
+        (TypeVar, (), {"covariant": True, "bound": int}),  # one with constraints has no bound
+        (TypeVar, (), {"contravariant": True, "bound": "Later"}),
+        (ParamSpec, (), {"covariant": True, "bound": int}),
+        (ParamSpec, (), {"contravariant": True}),
+        (TypeVarTuple, (), {}),
+        pytest.param(TypeVar, (), {"infer_variance": True}, marks=since_312),
+        pytest.param(TypeVar, (int, str), {"infer_variance": True}, marks=since_312),
+        pytest.param(ParamSpec, (), {"infer_variance": True}, marks=since_312),
+        pytest.param(TypeVar, (), {"default": int}, marks=since_313),
+        pytest.param(TypeVar, (int, str), {"default": int}, marks=since_313),
+        pytest.param(ParamSpec, (), {"default": [int]}, marks=since_313),
+        pytest.param(TypeVarTuple, (), {"default": int}, marks=since_313),
     ],
 )
-def test_type_variables_travel(kinds, options):
-    """A ``TypeVar`` of a script has all that it was made with at the other end, where it may be made anew."""
-    made = TypeVar("made", *kinds, **options)
+def test_type_variables_travel(kind, kinds, options):
+    """One of a script has all that it was made with at the other end, where it may be made anew."""
+    made = kind("made", *kinds, **options)
     made.__module__ = "__main__"
     assert _travel.unpack(_travel.pack_by_value(made, None)) is made
     make, (*parts, _) = _type_names.reduce_name(made)
     copy = make(*parts, object())  # another id, which is not known here
     assert copy is not made
-    places = [f"__{option}__" for option in _type_names.KEYWORDS["TypeVar"]]
-    for place in ("__name__", "__module__", "__constraints__", *places):
-        assert getattr(made, place) == getattr(copy, place)
+    options = "constraints", "bound", "covariant", "contravariant", "infer_variance", "default"
+    for place in ("__name__", "__module__", *(f"__{option}__" for option in options)):
+        assert getattr(made, place, None) == getattr(copy, place, None)
 
 
 ALIASES = """
@@ -1336,6 +1348,19 @@ def test_error_keeps_its_slots_and_fields(engine):
     error = error_of(engine, lambda: Elsewhere("wheel")).error
     assert ("no wheel", "/b", "/a") == (str(error), error.path, super(Elsewhere, error).path)
 
+    class Undecodable(UnicodeDecodeError):
+        def __init__(self, data):
+            super().__init__("utf-8", data, 0, 1, "bad")
+
+    def changed(error):
+        error.args = ("changed",)
+        return error
+
+    error = error_of(engine, lambda: Undecodable(b"x")).error
+    assert ("bad", b"x") == (error.reason, error.object)
+    error = error_of(engine, lambda: changed(Undecodable(b"x"))).error
+    assert (Undecodable, ("changed",)) == (type(error), error.args)
+
 
 class Forgetful(Exception):
     """An error that would come without what it tells of, by its own account, as those of urllib3 do."""
@@ -1351,7 +1376,7 @@ class Forgetful(Exception):
 def test_error_keeps_its_text(engine):
     """An error whose own ``__reduce__`` loses its text keeps that, and its attributes; also where it is another's argument."""
     error = error_of(engine, lambda: Forgetful("host", "refused")).error
-    assert ("host: refused", "refused") == (str(error), error.told)
+    assert ("host: refused", "refused", False) == (str(error), error.told, "__notes__" in vars(error))
     error = error_of(engine, lambda: OSError(Forgetful("host", "refused"))).error
     assert "host: refused" == str(error)
 
@@ -1360,8 +1385,8 @@ class Retried(Exception):
     """An error whose text needs what cannot be pickled, as tenacity's RetryError has a future."""
 
     def __init__(self, last):
-        super().__init__(last)
-        self.last = last
+        super().__init__(last, 5)
+        self.last, self.code = last, 7
 
     def __str__(self):
         return f"Retried[{self.last}]"
@@ -1378,16 +1403,43 @@ class Locked(Exception):
         return Locked, (self.code,)
 
 
-def test_error_that_says_how_it_is_made_is_made_so(engine):
-    """An error with a ``__reduce_ex__`` of its own arrives as that has it, as by plain pickle."""
-    error = error_of(engine, lambda: Locked(5)).error
+class LockedToo(Locked):
+    """The same by ``__reduce__``."""
+
+    __reduce_ex__ = object.__reduce_ex__
+
+    def __reduce__(self):
+        return LockedToo, (self.code,)
+
+
+class Posing(Exception):
+    """An error that says it is another."""
+
+    def __reduce__(self):
+        return ValueError, self.args
+
+
+@pytest.mark.parametrize("kind", [Locked, LockedToo])
+def test_error_that_says_how_it_is_made_is_made_so(engine, kind):
+    """An error with a ``__reduce__`` or ``__reduce_ex__`` of its own arrives as that has it, as by plain pickle, and with its notes."""
+
+    def make():
+        error = kind(5)
+        error.add_note("noted")
+        return error
+
+    error = error_of(engine, make).error
     assert (5, False) == (error.code, error.lock.locked())
+    assert ["noted"] == error.__notes__[:1]
+    assert Posing is type(error_of(engine, lambda: Posing("told")).error), "it has another type"
 
 
 def test_error_keeps_its_text_without_what_cannot_be_pickled(engine):
     """If the text of an error needs an attribute that cannot be pickled, a text stands in for that."""
     error = error_of(engine, lambda: Retried(threading.Lock())).error
     assert (Retried, "Retried[<unlocked _thread.lock") == (type(error), str(error)[:30])
+    assert (5, 7) == (error.args[1], error.code)
+    assert error.__notes__[0].endswith(": attribute 'last', arguments")
 
 
 class Marked(Exception):

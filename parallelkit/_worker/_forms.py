@@ -91,10 +91,7 @@ def _own_form(error: BaseException) -> Form:
         isinstance(cls.__init__, FunctionType) or any("__slots__" in vars(base) for base in cls.__mro__)
     ):
         return _bare_form(error)
-    reduced = error.__reduce_ex__(5)
-    if not isinstance(reduced, tuple) or len(reduced) > 3:
-        raise TypeError("this way of pickling is not known here")
-    make, args, *state = reduced
+    make, args, *state = error.__reduce_ex__(5)
     return make, args, state[0] if state else None
 
 
@@ -168,9 +165,7 @@ def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str
     maker: Any = cls
     while type(vars(maker).get("__new__")) is not BuiltinMethodType:
         maker = maker.__base__
-    error: BaseException = (
-        maker.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else maker.__new__(cls)
-    )
+    error: BaseException = maker.__new__(cls, *args)
     builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     try:
         builtin.__init__(error, *args)  # type: ignore[misc]  # on an instance of a subclass
