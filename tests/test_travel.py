@@ -27,7 +27,8 @@ import types
 import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, make_dataclass
 from functools import cached_property, lru_cache, partial, singledispatch, singledispatchmethod
 from pathlib import Path
@@ -44,7 +45,7 @@ from hypothesis import strategies as st
 from port_driver import drive, drive_rest, opened
 
 import parallelkit
-from parallelkit import ProcessExecutor, Task, TaskFailures, run_parallel
+from parallelkit import Failure, ProcessExecutor, Task, TaskFailures, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL
@@ -1454,8 +1455,10 @@ class Marked(Exception):
 
 
 class Origin:
-    def __init__(self):
-        self.lock = threading.Lock()
+    """A place that refuses to be pickled."""
+
+    def __reduce__(self):
+        raise NotImplementedError
 
     def shown(self):
         return "    ^^^"
@@ -1466,6 +1469,135 @@ def test_error_whose_text_asks_for_what_cannot_be_pickled_has_a_text(engine):
     error = error_of(engine, lambda: Marked("no such name", Origin())).error
     assert (Marked, "no such name", None) == (type(error), str(error), error.place)
     assert "attribute 'place'" in error.__notes__[0]
+
+
+class Headers(Mapping):
+    """A view that refuses to be pickled, and whose copies do not, as a CIMultiDictProxy."""
+
+    def __init__(self, shown):
+        self.shown = shown
+        self.copy = shown.copy
+
+    def __getitem__(self, name):
+        return self.shown[name]
+
+    def __iter__(self):
+        return iter(self.shown)
+
+    def __len__(self):
+        return len(self.shown)
+
+    def __reduce__(self):
+        raise TypeError
+
+
+class State:
+    """What a call has come to, behind a lock, as that of a grpc call."""
+
+    def __init__(self, code):
+        self.changed, self.code = threading.Condition(), code
+        self.headers = Headers({"a": 1})
+        self.frames = (frame for frame in ())
+
+
+class Called(Exception):
+    """An error whose text and methods need a part of what cannot be pickled, as those of grpc and aiohttp do."""
+
+    def __init__(self, state):
+        super().__init__(state)
+        self.state = state
+
+    def code(self):
+        with self.state.changed:
+            return self.state.code
+
+    def __str__(self):
+        return f"ended with {self.code()}"
+
+
+def test_error_whose_text_needs_parts_of_what_cannot_be_pickled_keeps_these(engine):
+    """Such an error has its text, and what can be pickled of its attributes, here and after the Failure has been pickled."""
+    error = error_of(engine, lambda: Called(State(14))).error
+    again = pickle.loads(pickle.dumps(Failure(0, 0, error, 1, 0.0, 0.0, 0.0, "process 1"))).error
+    for each in (error, again):
+        state = each.args[0]
+        assert (Called, "ended with 14", True) == (type(each), str(each), state is each.state)
+        assert {"a": 1} == state.headers
+        assert state.frames.startswith("<generator")
+        assert ["parts of attribute 'state', arguments"] == [
+            note.split(": ")[1] for note in each.__notes__ if "left behind" in note
+        ]
+
+
+def test_error_keeps_the_future_that_it_tells_of(engine):
+    """The future that tenacity's RetryError has arrives with its outcome, though its locks cannot be pickled."""
+
+    def make():
+        future = Future()
+        future.set_exception(ValueError("refused"))
+        return Retried(future)
+
+    error = error_of(engine, make).error
+    assert "state=finished raised ValueError" in str(error)
+    assert "refused" == str(error.last.exception())
+
+
+class Registered(Exception):
+    """An error whose text is not in it."""
+
+    texts = weakref.WeakKeyDictionary()  # noqa: RUF012  # shared on purpose
+
+    def __init__(self, text):
+        self.texts[self] = text
+
+    def __str__(self):
+        return self.texts[self]
+
+
+def test_error_whose_text_cannot_be_had_elsewhere_has_a_stand_in(engine):
+    """Else an error would arrive whose str() raises."""
+    error = error_of(engine, lambda: Registered("told")).error
+    assert (RemoteError, "test_travel.Registered: told") == (type(error), str(error))
+
+
+def test_error_keeps_its_attributes_past_an_inherited_setstate(engine):
+    """A base made by attrs with slots has a ``__setstate__`` that knows of its fields alone, as that of a reference which jsonschema cannot resolve."""
+
+    class Fields:
+        def __setstate__(self, state):
+            pass
+
+    class Lost(Fields, Exception):
+        def __init__(self, cause):
+            self.cause = cause
+
+        def __str__(self):
+            return f"lost: {self.cause}"
+
+    assert "lost: there" == str(error_of(engine, lambda: Lost("there")).error)
+
+
+def test_error_of_syntax_keeps_its_place(engine):
+    """A subclass may set file and line itself, as that of lxml does, which has a log that cannot be pickled."""
+
+    def make():
+        error = SyntaxError("mismatch")
+        error.filename, error.lineno, error.log = "a.xml", 3, threading.Lock()
+        return error
+
+    assert "mismatch (a.xml, line 3)" == str(error_of(engine, make).error)
+
+
+def test_a_note_that_something_was_left_behind_comes_after_the_errors_own(engine):
+    """It did not come at all where the error had a note."""
+
+    def make():
+        error = Holder("who")
+        error.add_note("mine")
+        return error
+
+    notes = error_of(engine, make).error.__notes__
+    assert ("mine", True) == (notes[0], notes[1].startswith("left behind"))
 
 
 class Counted:
@@ -1495,7 +1627,7 @@ def test_error_of_the_system_keeps_its_file_without_an_attribute_that_cannot_be_
 
     error = error_of(engine, lambda: lost("/a")).error
     assert ("[Errno 2] gone: '/a' -> '/b'", False) == (str(error), hasattr(error, "lock"))
-    error = error_of(engine, lambda: lost(threading.Lock())).error
+    error = error_of(engine, lambda: lost(part for part in ())).error
     assert (2, None, "/b") == (error.errno, error.filename, error.filename2)
     assert "attribute 'lock', attribute 'filename'" in error.__notes__[0]
 

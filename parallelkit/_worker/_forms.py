@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from _thread import LockType, RLock, allocate_lock
+from collections.abc import Callable, Mapping
 from types import BuiltinMethodType, FunctionType, MemberDescriptorType
 
 from parallelkit._raised import (
@@ -15,7 +16,7 @@ from parallelkit._raised import (
     tolerated,
 )
 from parallelkit._worker._script import NAMES
-from parallelkit._worker._travel import pack, unpack
+from parallelkit._worker._travel import by_value_pickler, dump, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     Form = tuple[Callable[..., Any], tuple[Any, ...], Any]
     """What makes the error, its arguments, and the state to set then."""
 
-FIELDS = (OSError, ImportError)
+FIELDS = (OSError, ImportError, SyntaxError)
 """Builtin classes with attributes that are neither in ``__dict__`` nor, always, in ``args``."""
 
 SHOWN = 200
@@ -39,11 +40,11 @@ def form_of(error: BaseException) -> Form:
     """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work.
 
     By their own ``__reduce__``, or without what cannot be pickled, some errors lose what they tell of. So among these forms
-    one that gives the same text is preferred, and then one that gives any.
+    one that gives the same text is preferred, and then one that gives any. One whose text cannot be had there is no use.
     """
     must_tell = _tells_how(type(error))
-    works: tuple[int, Form] | None = None
-    for way in (_own_form, _bare_form, _thinned_form, _told_form, _emptied_form):
+    works: Form | None = None
+    for way in (_own_form, _bare_form, _thinned_form, _copied_form, _emptied_form):
         must_tell = must_tell or way is _thinned_form
         with tolerated():
             make, args, state = form = way(error)
@@ -55,12 +56,12 @@ def form_of(error: BaseException) -> Form:
             set_state(copy, (state, None, None, False, None, None))
             if type(copy) is type(error) or type(error).__module__ in NAMES:
                 told = _told_by(copy, error)
-                if not must_tell or told == ALL:
+                if told == ALL or (told == SOME and not must_tell):
                     return form
-                if works is None or told > works[0]:
-                    works = told, form
+                if told == SOME and works is None:
+                    works = form
     if works is not None:
-        return works[1]
+        return works
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None
 
@@ -113,28 +114,62 @@ def _thinned_form(error: BaseException) -> Form:
     if not _is_group(error):
         args = tuple(arg if _travels(arg) else repr_of(arg)[:SHOWN] for arg in own_args)
     left += [name for name, value in fields.items() if not _travels(value)]
-    notes = [*notes_of(error), _thinned_note(left, args != own_args)]
-    state["__notes__"] = notes
+    lost = [f"attribute {name!r}" for name in left] + ["arguments"] * (args != own_args)
+    state["__notes__"] = [
+        f"left behind in the worker process, because it cannot be pickled: {', '.join(lost)}"
+    ]
     fields = {name: value for name, value in fields.items() if name not in left}
     return _make_bare, (type(error), args, fields), state
 
 
-def _told_form(error: BaseException) -> Form:
-    """The same with texts in place of such attributes, too, which the error's own text may need."""
-    make, args, state = _thinned_form(error)
-    left = {name: value for name, value in attributes_of(error).items() if name not in state}
-    return make, args, state | {name: repr_of(value)[:SHOWN] for name, value in left.items()}
+def _copied_form(error: BaseException) -> Form:
+    """With all that can be pickled, however deep it lies: the error's own text and methods may need some of it.
+
+    A future that an error has, say, keeps its outcome, and gets new locks. What takes part in a copy cannot be pickled
+    again in the plain way, so it is sent as bytes.
+    """
+    note = _thinned_form(error)[2]["__notes__"][-1].replace(": ", ": parts of ", 1)
+    return _make_copy, (dump(_thinning_pickler(), error, None), note), None
+
+
+def _make_copy(blob: bytes, note: str) -> BaseException:
+    error: BaseException = unpack(blob)
+    attributes_of(error)["__notes__"] = [note]
+    return error
+
+
+def _thinning_pickler() -> Any:
+    """A pickler that sends, in place of what cannot be pickled: a new lock, a copy of a mapping, a text."""
+    from copy import copy  # late: workers do not need it to start
+
+    class Thinning(by_value_pickler()):  # type: ignore[misc]  # the base is found at run time
+        def reducer_override(self, obj: Any) -> Any:
+            kind = type(obj)
+            if issubclass(kind, BaseException):
+                make, args, state = _bare_form(obj)
+                return make, args, (state, None, None, False, None, None), None, None, set_state
+            if kind is LockType or kind is RLock:
+                return (allocate_lock if kind is LockType else RLock), ()
+            with tolerated():
+                reduced = super().reducer_override(obj)
+                if reduced is not NotImplemented:
+                    pack(obj)  # what belongs to the script is sent whole, or not at all
+                if reduced is not NotImplemented or issubclass(kind, (type, FunctionType)):
+                    return reduced
+                reduce = self.dispatch_table.get(kind)
+                return reduce(obj) if reduce else obj.__reduce_ex__(5)
+            with tolerated():
+                if issubclass(kind, Mapping):  # such as a view of headers
+                    return copy, (obj.copy(),)
+            return str, (repr_of(obj)[:SHOWN],)
+
+    return Thinning
 
 
 def _emptied_form(error: BaseException) -> Form:
     """The same with None in their place, as in an error that never had them."""
     make, args, state = _thinned_form(error)
     return make, args, dict.fromkeys(attributes_of(error)) | state
-
-
-def _thinned_note(left: list[str], args_changed: bool) -> str:
-    lost = [f"attribute {name!r}" for name in left] + ["arguments"] * args_changed
-    return f"left behind in the worker process, because it cannot be pickled: {', '.join(lost)}"
 
 
 def _travels(value: object) -> bool:
@@ -192,7 +227,10 @@ def make_remote(message: str, kind: str) -> BaseException:
 def set_state(error: BaseException, state: tuple[Any, ...]) -> None:
     own, cause, context, suppress, frames, notes = state
     if own is not None:
-        if type(error).__setstate__ is BaseException.__setstate__:  # calls __setattr__, which may refuse
+        cls = type(error)
+        # An inherited __setstate__, as that of attrs, may know nothing of the attributes.
+        plain = type(own) is dict and not _tells_how(cls)
+        if plain or cls.__setstate__ is BaseException.__setstate__:  # calls __setattr__, which may refuse
             for name, value in own.items():
                 object.__setattr__(error, name, value)
         else:
@@ -200,5 +238,6 @@ def set_state(error: BaseException, state: tuple[Any, ...]) -> None:
     for name, value in zip(CHAIN, (cause, context, suppress), strict=True):
         OWN[name].__set__(error, value)
     give_traceback(error, frames)
-    if notes:
-        object.__setattr__(error, "__notes__", notes)
+    if notes:  # a form may have added one
+        added = [note for note in notes_of(error) if isinstance(note, str) and note not in notes]
+        object.__setattr__(error, "__notes__", [*notes, *added])
