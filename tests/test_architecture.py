@@ -109,9 +109,9 @@ _worker/_zygote
 _worker/_serve  _worker/_chunk
 _worker/_jobs  _worker/_slots  _worker/_logs
 _worker/_call_functions  _worker/_faults  _worker/_surroundings  _worker/_buffers  _worker/_editions  _worker/_result_classes  _worker/_initial
-_worker/_forms  _worker/_parts
+_worker/_forms  _worker/_parts  _worker/_loggers
 _worker/_travel  _worker/_outbox  _worker/_tracebacks  _worker/_numpy_numbers
-_worker/_classes  _worker/_loggers
+_worker/_classes
 _worker/_needed
 _worker/_type_names  _worker/_by_value  _worker/_importing
 _worker/_functions  _worker/_caches

@@ -6,6 +6,7 @@ import logging
 import logging.handlers
 import sqlite3
 import sys
+import threading
 from contextlib import contextmanager
 from unittest import mock
 
@@ -212,19 +213,25 @@ def test_a_logger_has_its_class_before_its_module_is_asked_for(own_class, caplog
     assert ["a"] == [record.getMessage() for record in caplog.records]
 
 
-def test_a_logger_of_a_class_that_workers_lack_is_of_the_usual_one(monkeypatch):
-    """A class of the script, say."""
+@pytest.mark.parametrize("kind", ["Local", "Unfit"])
+def test_a_logger_of_a_class_of_the_script_is_of_it_in_workers(monkeypatch, kind):
+    """Each call of a method that only that class has failed there. If the class cannot be sent, the logger is of the usual one."""
 
     class Local(logging.Logger):
-        pass
+        def shout(self, text):
+            self.error(text.upper())
 
-    logger = Local("local_class")
+    class Unfit(Local):
+        lock = threading.Lock()
+
+    logger = (Local if kind == "Local" else Unfit)("local_class")
     monkeypatch.setitem(logging.root.manager.loggerDict, "local_class", logger)
 
     def kind_of(name):
-        return type(logging.getLogger(name)).__name__
+        return type(logging.getLogger(name)).__name__, hasattr(logging.getLogger(name), "shout")
 
-    assert ["Logger"] == run_parallel(kind_of, ["local_class"], executor="processes").values()
+    found = ("Local", True) if kind == "Local" else ("Logger", False)
+    assert [found] == run_parallel(kind_of, ["local_class"], executor="processes").values()
 
 
 UNUSUAL_CLASSES = """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from parallelkit._worker._importing import is_importing
+from parallelkit._worker._travel import unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _keep_levels(levels: dict[str, int]) -> None:
     Logger.setLevel = set_outside_imports  # type: ignore[method-assign]  # modules call it
 
 
-def _give_classes(classes: dict[str, tuple[str, str]]) -> None:
+def _give_classes(classes: dict[str, bytes]) -> None:
     """Have these loggers be of the class that is set when somebody asks for them, or else of the one that they have there.
 
     They were made for their levels, or their children's. astropy, for one, sets a class of its own, asks for its logger, and
@@ -92,7 +93,7 @@ def _give_classes(classes: dict[str, tuple[str, str]]) -> None:
         logger = get(self, name)
         if name in classes and type(logger) is Logger:
             kind = getLoggerClass()
-            if not _become(logger, _class_named(*classes[name]) if kind is Logger else kind):
+            if not _become(logger, _class_in(classes[name]) if kind is Logger else kind):
                 classes.pop(name, None)
         return logger
 
@@ -117,18 +118,15 @@ def _become(logger: Logger, kind: type[Logger]) -> bool:
     return True
 
 
-def _class_named(module: str, name: str) -> type[Logger]:
-    """What a class of loggers is here; the usual one if it is of the script, or not found."""
+def _class_in(packed: bytes) -> type[Logger]:
+    """What a class of loggers is here; the usual one if it cannot be had."""
     from logging import Logger
 
     try:
-        __import__(module)
-        found: Any = sys.modules[module]
-        for part in name.split("."):
-            found = getattr(found, part)
+        found: type[Logger] = unpack(packed)
     except Exception:  # whatever its module does; who imports that will see it
         return Logger
-    return found  # type: ignore[no-any-return]  # if it is another thing by now, no logger can become one
+    return found  # if it is another thing by now, no logger can become one
 
 
 def _append_to(paths: set[str | None]) -> None:

@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from typing import Any
 
 from parallelkit._executors._process._search_path import modules_off, search_path
+from parallelkit._raised import tolerated
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import outer_width
 from parallelkit._worker._loggers import target
@@ -145,15 +146,25 @@ def _logging() -> dict[str, Any]:
     with_handlers = {name: logger for name, logger in loggers.items() if getattr(logger, "handlers", None)}
     apart = [name for name, logger in with_handlers.items() if not logger.propagate]
     levels = {name: logger.level for name, logger in loggers.items() if logger.level}
-    classes = {name: type(logger) for name, logger in loggers.items() if type(logger) is not usual}
+    packed = _packed({type(logger) for logger in loggers.values()} - {usual})
+    classes = {name: packed[type(logger)] for name, logger in loggers.items() if type(logger) in packed}
     with_handlers["root"] = manager.root
     return {
         "levels": {**levels, "root": manager.root.level},
         "apart": apart,
-        "classes": {name: (kind.__module__, kind.__qualname__) for name, kind in classes.items()},
+        "classes": classes,
         "targets": {name: _targets(logger.handlers) for name, logger in with_handlers.items()},
         "disabled": manager.disable,
     }
+
+
+def _packed(classes: set[type]) -> dict[type, bytes]:
+    """The classes that can be pickled."""
+    packed = {}
+    for each in classes:
+        with tolerated():
+            packed[each] = pack(each)
+    return packed
 
 
 def _targets(handlers: Iterable[Any]) -> list[str | None]:
