@@ -15,7 +15,6 @@ from parallelkit._raised import (
     repr_of,
     tolerated,
 )
-from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import by_value_pickler, dump, pack, unpack
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -54,7 +53,7 @@ def form_of(error: BaseException) -> Form:
             make, args, state = unpack(pack(form))
             copy = make(*args)
             set_state(copy, (state, None, None, False, None, None))
-            if type(copy) is type(error) or type(error).__module__ in NAMES:
+            if type(copy) is type(error):
                 told = _told_by(copy, error)
                 if told == ALL or (told == SOME and not must_tell):
                     return form
@@ -92,7 +91,8 @@ def _own_form(error: BaseException) -> Form:
         isinstance(cls.__init__, FunctionType) or any("__slots__" in vars(base) for base in cls.__mro__)
     ):
         return _bare_form(error)
-    make, args, *state = error.__reduce_ex__(5)
+    reduced: Any = error.__reduce_ex__(5)  # a tuple, or else it is not unpacked into what makes the error
+    make, args, *state = reduced
     return make, args, state[0] if state else None
 
 
