@@ -1440,7 +1440,7 @@ def test_error_keeps_its_text_without_what_cannot_be_pickled(engine):
     error = error_of(engine, lambda: Retried(threading.Lock())).error
     assert (Retried, "Retried[<unlocked _thread.lock") == (type(error), str(error)[:30])
     assert (5, 7) == (error.args[1], error.code)
-    assert error.__notes__[0].endswith(": attribute 'last', arguments")
+    assert error.__notes__[0].endswith(" attribute 'last', arguments")
 
 
 class Marked(Exception):
