@@ -128,7 +128,7 @@ def _copied_form(error: BaseException) -> Form:
     A future that an error has, say, keeps its outcome, and gets new locks. What takes part in a copy cannot be pickled
     again in the plain way, so it is sent as bytes.
     """
-    note = _thinned_form(error)[2]["__notes__"][-1].replace(": ", ": parts of ", 1)
+    note = f"partly {_thinned_form(error)[2]['__notes__'][-1]}"
     return _make_copy, (dump(_thinning_pickler(), error, None), note), None
 
 
