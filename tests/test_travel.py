@@ -52,6 +52,7 @@ from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._process._setup import _encoding
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel, _type_names
+from parallelkit._worker._logs import HEAVY
 from parallelkit._worker._travel import describe
 
 GUARD = threading.Lock()
@@ -2274,7 +2275,7 @@ def test_a_log_record_is_what_it_would_be_in_the_program(kept, running):
 
 
 def test_what_was_raised_is_part_of_a_log_record(kept, running):
-    """Handlers that do not format records, such as those of loguru, rich and Sentry, show the error by its traceback."""
+    """Handlers that do not format records, such as those of loguru, rich and Sentry, show the error by its traceback. A large one is not copied."""
 
     def fail():
         raise KeyError("a")
@@ -2284,14 +2285,20 @@ def test_what_was_raised_is_part_of_a_log_record(kept, running):
             fail()
         except KeyError:
             logging.getLogger("far").exception("failed")
+        try:
+            raise ImportError("b", path=" " * HEAVY)
+        except ImportError:
+            logging.getLogger("far").exception("failed with much")
         logging.getLogger("far").exception("nothing was raised")  # noqa: LOG004  # as this says
 
     run_parallel(log, [0], executor=running).raise_failures()
-    failed, none = kept
+    failed, heavy, none = kept
     kind, error, frames = failed.exc_info
     assert (KeyError, ("a",)) == (kind, error.args)
     assert ["log", "fail"] == [each.tb_frame.f_code.co_name for each in (frames, frames.tb_next)]
     assert failed.exc_text.endswith("KeyError: 'a'")
+    assert (RemoteError, "builtins.ImportError: b") == (heavy.exc_info[0], str(heavy.exc_info[1]))
+    assert heavy.exc_text.endswith("\nImportError: b")
     assert (None, None, None) == none.exc_info
 
 

@@ -90,17 +90,23 @@ def _pack_record(record: LogRecord) -> bytes:
             fields["msg"] = message
     if record.processName == "MainProcess":  # which multiprocessing takes this worker for
         fields["processName"] = f"process {os.getpid()}"  # the worker's name in outcomes
-    error = record.exc_info[1] if record.exc_info else None
-    if error is not None:
+    raised = None
+    if record.exc_info and (error := record.exc_info[1]) is not None:
         fields["exc_info"] = None
+        raised = capture_here(error)
+        if len(raised) > HEAVY:
+            raised = capture_here(error, whole=False)
     others = {}
     for name, value in fields.items():
         if type(value) not in _PLAIN and name != "args":
             fields[name] = message if name == "msg" else describe(value)
             with tolerated():
                 others[name] = pack(value)
-    return dumps((fields, others, None if error is None else capture_here(error)), 5)
+    return dumps((fields, others, raised), 5)
 
+
+HEAVY = 1 << 16
+"""Bytes of an error from which on its text goes alone: it may hold a table, and be logged often."""
 
 _PLAIN = frozenset([str, int, float, bool, type(None)])
 
