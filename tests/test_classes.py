@@ -367,6 +367,20 @@ def test_what_was_packed_earlier_changes_nothing_back(script, executor):
     assert [4, 4] == run(executor, seen, [fourth, third])
 
 
+def test_what_a_script_changes_in_a_large_array_of_a_class_is_there_in_the_next_call(executor):
+    """Large arrays are not in the pickle of their class, and still count for what has changed in it."""
+
+    class Model:
+        weights = np.zeros(1 << 17)
+
+    def first(_):
+        return Model.weights[0]
+
+    assert 0 == run(executor, first, 0)
+    Model.weights[0] = 1
+    assert 1 == run(executor, first, 0)
+
+
 def test_an_array_that_is_a_file_is_not_read_for_its_class(script, tmp_path):
     """To find its class, a memory-mapped array is not read: it may be larger than the memory."""
     array = np.memmap(tmp_path / "file", "f8", "w+", shape=(1_000,))

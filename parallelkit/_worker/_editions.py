@@ -38,16 +38,9 @@ class Editions:
         """The class with its edition, and with its attributes as they were when that was determined."""
         make, spec, state, *_ = reduced
         if cls not in self._states:
-            self._look_at(cls, state)
+            attributes, own = state
+            self._states[cls] = attributes, own, _edition_of(cls, attributes, _Names(self.by_file))
         return make, spec, self._states[cls], None, None, _classes.fill_edition
-
-    def _look_at(self, cls: type, state: Any) -> None:
-        """Determine the editions of a class and of all that it leads to, one after another: as a recursion it could be too deep."""
-        names = _Names(self.by_file)
-        names.met.append((cls, state))
-        for one, (attributes, own) in names.met:  # which grows: each digest may add classes to it
-            if one not in self._states:
-                self._states[one] = attributes, own, _edition_of(one, attributes, names)
 
 
 class _Names:
@@ -56,12 +49,10 @@ class _Names:
     def __init__(self, by_file: bool) -> None:
         self.by_file = by_file
         self.known: dict[int, Any] = {}
-        self.met: list[tuple[type, Any]] = []
 
     def reduce(self, cls: type, reduced: Any) -> Any:
         """The id by which cloudpickle knows the class, in place of the class."""
-        _, spec, state, *_ = reduced
-        self.met.append((cls, state))
+        _, spec, *_ = reduced
         return str, (spec[_classes.TRACKER],)
 
 
