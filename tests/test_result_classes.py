@@ -8,9 +8,10 @@ import pytest
 
 from parallelkit import ProcessExecutor, Task, run_parallel
 from parallelkit._executors._process._arrivals import Arrivals
+from parallelkit._worker._by_name import dump_by_name
 from parallelkit._worker._channel import CLASS, WORD
-from parallelkit._worker._result_classes import TOLD, ResultClasses, reading
-from parallelkit._worker._travel import pack, pack_by_value, unpack
+from parallelkit._worker._result_classes import TOLD, ResultClasses, find_class, reading
+from parallelkit._worker._travel import Apart, pack, pack_by_value, unpack
 
 SCRIPT = """
 import gc, threading
@@ -181,3 +182,27 @@ def test_a_function_shares_its_globals_with_the_classes_that_it_names(script, ex
     """What a function assigns to a global of the script is seen by the methods of a class that it names, also if it comes with its call."""
     task = Task(script["load_and_read"], script["Reader"]())
     assert ("loaded", "loaded") == run_parallel([task], executor=executor)[0]
+
+
+def test_a_class_that_the_caller_has_no_more_is_made_of_what_the_worker_has_packed():
+    """If a task has put into it what cannot be pickled, there is none."""
+
+    class Local:
+        size = 7
+
+    made = find_class("of no class", pack_by_value(Local, None)[::-1])
+    assert (made.__name__, made.size) == ("Local", 7)
+    with pytest.raises(LookupError, match="no longer in the caller"):
+        find_class("of no class", b"")
+
+
+def test_plain_pickles_name_a_known_class_by_what_stands_for_it():
+    """Large arrays beside it stay apart."""
+
+    class Local:
+        pass
+
+    apart = Apart()
+    blob = dump_by_name((Local, np.zeros(1 << 17)), apart, {id(Local): (str, ("stand-in",))})
+    assert 1 == len(apart.buffers)
+    assert "stand-in" == unpack(blob, apart.buffers)[0]

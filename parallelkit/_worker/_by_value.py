@@ -60,7 +60,7 @@ class _Functions(Pickler):
         """Called for all but plain data. Of other types, plain pickle and cloudpickle may make different things."""
         kind = type(obj)
         if kind is types.FunctionType:
-            return NotImplemented if obj in MAKERS or is_importable(obj) else reduce_function(self, obj)
+            return NotImplemented if is_importable(obj) else reduce_function(self, obj)
         if kind in _REDUCERS:
             return _REDUCERS[kind](obj)
         if kind in _PLAIN or obj is types.NoneType or (kind in _NAMED and is_importable(obj)):
@@ -110,9 +110,8 @@ def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
     which modules within the package (``np.linalg``) that uses, nor which globals, if it is a class's.
     """
     code, variables = function.__code__, function.__globals__
-    shared = pickler.globals_ref.setdefault(id(variables), {})
-    if not shared:
-        shared.update((name, variables[name]) for name in OF_MODULES if name in variables)
+    of_module = {name: variables[name] for name in OF_MODULES if name in variables}
+    shared = pickler.globals_ref.setdefault(id(variables), of_module)
     used = {name: variables[name] for name in global_names(code) if name in variables}
     cells = function.__closure__ or ()
     captured = [cell.cell_contents for cell in cells if is_set(cell)]
@@ -197,7 +196,6 @@ _PLAIN = frozenset([complex, types.EllipsisType, types.GenericAlias, types.Union
 _REDUCERS: dict[type, Any] = {
     types.CodeType: reduce_code,
     types.CellType: reduce_cell,
-    types.ModuleType: reduce_module,
 }
 
 
