@@ -1454,11 +1454,28 @@ def arguments(_):
 @pytest.mark.all
 def test_what_a_task_starts_by_the_flags_of_its_interpreter_has_packages(engine):
     """A worker's ``sys.flags`` are its parent's, so that what a task starts with them finds installed packages."""
-    assert {0: flags_of(None)} == drive(engine, flags_of, [None]).values
+    names = [name for name in dir(sys.flags) if isinstance(getattr(sys.flags, name), int)]
+    assert {0: flags_of(names)} == drive(engine, flags_of, [names]).values
 
 
-def flags_of(_):
-    return tuple(sys.flags), sys.flags.no_site, subprocess._args_from_interpreter_flags()
+def flags_of(names):
+    flags = [getattr(sys.flags, name) for name in names]
+    return tuple(sys.flags), flags, subprocess._args_from_interpreter_flags()
+
+
+def test_options_hold_in_workers(engine, monkeypatch):
+    """A worker has the program's -X options, and writes bytecode only where the program would."""
+    monkeypatch.setitem(sys._xoptions, "warn_default_encoding", True)
+    monkeypatch.setitem(sys._xoptions, "cpu_count", "1")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(sys, "pycache_prefix", "elsewhere")
+    options, *bytecode = drive(engine, options_of, [None]).values[0]
+    assert sys._xoptions.items() <= options.items()
+    assert [True, "elsewhere"] == bytecode
+
+
+def options_of(_):
+    return sys._xoptions, sys.dont_write_bytecode, sys.pycache_prefix
 
 
 @pytest.mark.all

@@ -32,6 +32,7 @@ def furnish(setup: dict[str, Any]) -> None:
         for name in ("exit", "quit"):
             setattr(builtins, name, Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = setup["path"]
+    sys.dont_write_bytecode, sys.pycache_prefix = setup["bytecode"]
     if setup["off_path"]:
         from parallelkit._worker._finder import OffPathFinder
 
@@ -68,6 +69,9 @@ def set_environment(environ: dict[str, str]) -> None:
             os.environ[name] = value
 
 
+_own_flags = sys.flags
+
+
 class Flags(tuple):  # type: ignore[type-arg]  # of ints and bools, and no typing here
     """``sys.flags`` with the parent's values. Our own (-S, say) would be passed on to programs that joblib starts."""
 
@@ -75,6 +79,10 @@ class Flags(tuple):  # type: ignore[type-arg]  # of ints and bools, and no typin
         self = super().__new__(cls, fields.values())
         self.__dict__.update(fields)
         return self
+
+    def __getattr__(self, name: str) -> Any:
+        """What is not in the tuple, such as ``gil``."""
+        return getattr(_own_flags, name)
 
 
 class WarningFilters:

@@ -72,6 +72,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "path": path,
         "off_path": modules_off(path),
         "argv": _arguments(),
+        "bytecode": (sys.dont_write_bytecode, sys.pycache_prefix),
         "encodings": [_encoding(1, sys.stdout), _encoding(2, sys.stderr)],
         "warnings": _warning_filters(),
         **_logging(),

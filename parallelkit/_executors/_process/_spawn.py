@@ -108,9 +108,12 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Start a fresh interpreter that leads a process group of its own, and inherits these descriptors."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # private; multiprocessing uses it, too
+    # That passes on only some -X options. One of the others the program may also have set without an option.
     digits = sys.get_int_max_str_digits()
-    if digits != sys.int_info.default_max_str_digits:  # the program may have set it, not only a flag
-        flags += ["-X", f"int_max_str_digits={digits}"]
+    options = sys._xoptions | {"int_max_str_digits": str(digits)}
+    if digits == sys.int_info.default_max_str_digits:
+        del options["int_max_str_digits"]
+    flags += [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in options.items()]
     started: subprocess.Popen[bytes] = Started(
         [sys.executable, *flags, "-S", "-P", ENTRY, *map(str, args)],
         stdin=subprocess.DEVNULL,
