@@ -47,6 +47,8 @@ class RateLimit:
         if self.per == float("inf"):
             raise ValueError(f"per must be finite, got {per!r}")
         check_by(by)
+        if not isinstance(smooth, bool):
+            raise TypeError(f"smooth must be a bool, got {smooth!r}")
         self.by, self.smooth = by, smooth
         self._forget_all()
         _made.add(self)

@@ -317,6 +317,7 @@ def test_a_log_that_somebody_still_holds_is_found_again():
         (lambda: RateLimit(1, per=0), "per must be greater than 0, got 0"),
         (lambda: RateLimit(1, per=float("nan")), "per must be a number of seconds, got nan"),
         (lambda: RateLimit(1, per=float("inf")), "per must be finite, got inf"),
+        (lambda: RateLimit(1, per=1, smooth="no"), "smooth must be a bool, got 'no'"),
         (lambda: RateLimit(1, per=1, by=3), "by must be callable, got 3"),
         (
             lambda: RateLimit(1, per=1, by="host"),
