@@ -340,6 +340,17 @@ def test_what_does_not_survive_being_sent_by_value_belongs_in_a_module(monkeypat
         )
 
 
+def test_a_class_that_does_not_survive_being_sent_by_value_belongs_in_a_module():
+    """The error says so, whether the class comes with items, in the function, or in both, as a ``msgspec.Struct`` of the script may."""
+
+    class Plain:
+        made = far.Unready("no", "no")
+
+    for task, item in (lambda item: item, Plain()), (lambda item: Plain, 0), (lambda item: Plain, Plain()):
+        error = run_parallel(task, [item], executor="processes", max_workers=1).failures[0].error
+        assert error.__notes__[0].endswith("define it in a module, which workers import")
+
+
 class Forwarding:
     """Asks itself for ``inner``, without end, while that is not set yet, as pickle does not call ``__init__``."""
 

@@ -57,7 +57,7 @@ def new_function(name: str, packed: bytes) -> Any:
     return unpack(packed[::-1])
 
 
-_MADE = b"cloudpickle", make_function.__module__.encode()
+_MADE = b"cloudpickle", make_function.__module__.encode(), unpack_call.__module__.encode()
 _BY_VALUE = (*_MADE, *(made[::-1] for made in _MADE))
 """What is in a pickle by value, and in a function that is part of another pickle (see ``Carried``)."""
 
@@ -90,10 +90,10 @@ def noting(load: Callable[..., Any], what: str) -> Callable[..., Any]:
     return noting
 
 
-def raiser(error: BaseException) -> Callable[[Any], NoReturn]:
+def raiser(error: BaseException) -> Callable[..., NoReturn]:
     """Stands in for a function that could not be loaded: every attempt fails with the reason."""
 
-    def fail(item: object) -> NoReturn:
+    def fail(*_: object) -> NoReturn:
         raise error
 
     return fail

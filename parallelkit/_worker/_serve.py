@@ -184,7 +184,7 @@ class _Worker:
             own, self._own = self._own, None
             self.jobs[number] = load_job(body, self._take_file(), own)
         except BaseException as error:
-            self.jobs[number] = unpack, raiser(error)
+            self.jobs[number] = raiser(error), raiser(error)  # an item might raise another
         self.surroundings.keep()
         self.ring.head[PHASE] = _channel.WAITING
 
