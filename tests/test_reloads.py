@@ -62,6 +62,22 @@ def test_the_next_run_has_the_module_as_it_is_now(edited):
         assert 2 >= len(stay | set(run_parallel(module.pid, range(4), executor=executor).values()))
 
 
+def test_a_reload_counts_once(edited, monkeypatch):
+    """The look after the next one finds nothing new, with autoreload or without; a module that is gone is no reload."""
+    module, edit = edited
+    reloads = Reloads()
+    reloads.look()
+    edit(22)
+    assert [True, False] == [reloads.look(), reloads.look()]
+    monkeypatch.setitem(sys.modules, "IPython.extensions.autoreload", ModuleType("autoreload"))
+    edit(333)
+    assert [True, False] == [reloads.look(), reloads.look()]
+    del sys.modules[module.__name__]
+    gone = reloads.look()
+    sys.modules[module.__name__] = module
+    assert not gone
+
+
 @pytest.mark.all
 def test_so_has_the_next_parallel_of_joblib(edited):
     """A block of ``parallel_config`` may last for a whole notebook, and its workers with it."""
