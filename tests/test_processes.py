@@ -1463,6 +1463,16 @@ def flags_of(names):
     return tuple(sys.flags), flags, subprocess._args_from_interpreter_flags()
 
 
+def test_what_a_task_starts_inherits_no_channel(engine):
+    """A program that a task starts has none of its worker's descriptors, and so does not keep its memory."""
+    assert {0: []} == drive(engine, inheritable, [None]).values
+
+
+def inheritable(_):
+    fds = [fd for fd in range(3, 100) if os.path.exists(f"/proc/self/fd/{fd}")]
+    return [fd for fd in fds if os.get_inheritable(fd)]
+
+
 def test_options_hold_in_workers(engine, monkeypatch):
     """A worker has the program's -X options, and writes bytecode only where the program would."""
     monkeypatch.setitem(sys._xoptions, "warn_default_encoding", True)

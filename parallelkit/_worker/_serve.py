@@ -50,6 +50,8 @@ _unpack_together = noting(loads, "the item")
 
 def serve(socket: int, ring: int, lifeline: int) -> NoReturn:
     """Work for the parent until it sends STOP, or is gone."""
+    for fd in (socket, ring, lifeline):
+        os.set_inheritable(fd, False)  # no program that a task starts is to have it
     _lifeline.arm(lifeline)
     _script.give_classes()
     worker = _Worker(_channel.socket_of(socket), _channel.Ring(ring))
