@@ -19,6 +19,7 @@ import pytest
 from parallelkit import ProcessExecutor, Task, WorkerDied, run_parallel
 from parallelkit._worker import _initial
 from parallelkit._worker._editions import Editions
+from parallelkit._worker._memmaps import reduce_array
 from parallelkit._worker._travel import pack
 
 LONG = 1 << 17  # of 8 bytes: a mebibyte
@@ -217,6 +218,18 @@ def test_what_is_not_contiguous_is_shared_too(executor):
         (False, order, part[1::999].tolist()) for order, part in zip([False, True, False], parts, strict=True)
     ]
     assert expected == run_parallel(look, [0], args=parts, executor=executor)[0]
+
+
+def test_only_what_numpy_cannot_share_is_copied():
+    """An array whose axes are in another order has a buffer as it is, such as an image with its colours first."""
+    image = np.ones((64, 64, 3)).transpose(2, 0, 1)
+    _, (buffer, *_) = reduce_array(image)
+    assert np.shares_memory(image, np.frombuffer(buffer))
+    part = image[
+        :, 1:
+    ]  # such a selection, copied in the order of its memory, was not shared before numpy 2.3
+    _, (buffer, *_) = reduce_array(part)
+    assert part.tolist() == np.frombuffer(buffer).reshape(part.shape).tolist()
 
 
 def test_frames_and_containers_are_shared(executor):
