@@ -2540,3 +2540,51 @@ def test_warnings_are_not_logged_elsewhere(kept, capfd):
     """Without ``logging.captureWarnings``, warnings of tasks go to stderr."""
     run_parallel(warn_of, [("one",)], executor="processes").raise_failures()
     assert "UserWarning: mind one" in capfd.readouterr().err
+
+
+def test_error_sets_its_state_itself(engine):
+    """A lock that cannot be sent, say, is made anew by the ``__setstate__`` of the error's class."""
+
+    class Locked(Exception):
+        def __init__(self, text):
+            self.text, self.lock = text, threading.Lock()
+
+        def __setstate__(self, state):
+            self.text, self.lock = state["text"].upper(), "new"
+
+    error = error_of(engine, lambda: Locked("told")).error
+    assert ("TOLD", "new") == (error.text, error.lock)
+
+
+def test_error_with_items_in_its_reduce_keeps_them(engine):
+    """Of a ``__reduce__`` with more than a state, only a pickler could make use."""
+
+    class Items(Exception):
+        def __init__(self, text):
+            super().__init__(text)
+            self.items = {}
+
+        def __setitem__(self, key, value):
+            self.items[key] = value
+
+        def __reduce__(self):
+            return Items, self.args, None, None, iter(self.items.items())
+
+    def make():
+        error = Items("told")
+        error["key"] = 1
+        return error
+
+    assert {"key": 1} == error_of(engine, make).error.items
+
+
+def test_os_error_with_the_arguments_of_a_subclass(engine):
+    """They were given to it later; made with them, it would be a FileNotFoundError."""
+
+    def make():
+        error = OSError("told")
+        error.args = (2, "changed")
+        return error
+
+    error = error_of(engine, make).error
+    assert (OSError, (2, "changed")) == (type(error), error.args)

@@ -92,8 +92,11 @@ def _own_form(error: BaseException) -> Form:
     ):
         return _bare_form(error)
     reduced: Any = error.__reduce_ex__(5)  # a tuple, or else it is not unpacked into what makes the error
-    make, args, *state = reduced
-    return make, args, state[0] if state else None
+    make, args, *more = reduced
+    (state,) = more or [
+        None
+    ]  # with items, or a way of its own to set the state, the error would arrive without these
+    return make, args, state
 
 
 def _bare_form(error: BaseException) -> Form:
@@ -200,7 +203,10 @@ def _make_bare(cls: type[BaseException], args: tuple[Any, ...], fields: dict[str
     maker: Any = cls
     while type(vars(maker).get("__new__")) is not BuiltinMethodType:
         maker = maker.__base__
-    error: BaseException = maker.__new__(cls, *args)
+    # An OSError would be one of a subclass, by its arguments.
+    error: BaseException = (
+        maker.__new__(cls, *args) if issubclass(cls, BaseExceptionGroup) else maker.__new__(cls)
+    )
     builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     try:
         builtin.__init__(error, *args)  # type: ignore[misc]  # on an instance of a subclass
@@ -228,13 +234,18 @@ def set_state(error: BaseException, state: tuple[Any, ...]) -> None:
     own, cause, context, suppress, frames, notes = state
     if own is not None:
         cls = type(error)
-        # An inherited __setstate__, as that of attrs, may know nothing of the attributes.
+        usual = cls.__setstate__ is BaseException.__setstate__  # calls __setattr__, which may refuse
+        # An inherited __setstate__ may know nothing of the attributes.
         plain = type(own) is dict and not _tells_how(cls)
-        if plain or cls.__setstate__ is BaseException.__setstate__:  # calls __setattr__, which may refuse
+        if plain or usual:
             for name, value in own.items():
                 object.__setattr__(error, name, value)
         else:
             error.__setstate__(own)
+        if plain and not usual and not any(vars(base).get("__slots__") for base in cls.__mro__):
+            # It may make a new lock, say. Those of attrs and of dataclasses with slots are for fields, which are set.
+            with tolerated():
+                error.__setstate__(own)
     for name, value in zip(CHAIN, (cause, context, suppress), strict=True):
         OWN[name].__set__(error, value)
     give_traceback(error, frames)
