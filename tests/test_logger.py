@@ -213,25 +213,41 @@ def test_a_logger_has_its_class_before_its_module_is_asked_for(own_class, caplog
     assert ["a"] == [record.getMessage() for record in caplog.records]
 
 
-@pytest.mark.parametrize("kind", ["Local", "Unfit"])
+class Told:
+    """Tells by which thread it is pickled."""
+
+    threads: list[threading.Thread] = []  # noqa: RUF012  # shared on purpose
+
+    def __reduce__(self):
+        self.threads.append(threading.current_thread())
+        return str, ()
+
+
+@pytest.mark.parametrize("kind", ["Local", "Unfit", "Large"])
 def test_a_logger_of_a_class_of_the_script_is_of_it_in_workers(monkeypatch, kind):
     """Each call of a method that only that class has failed there. If the class cannot be sent, the logger is of the usual one."""
+    told = Told()
 
     class Local(logging.Logger):
         def shout(self, text):
-            self.error(text.upper())
+            self.error(text.upper(), told)
 
     class Unfit(Local):
         lock = threading.Lock()
 
-    logger = (Local if kind == "Local" else Unfit)("local_class")
+    class Large(Local):
+        table = bytes(1 << 17)
+
+    logger = {"Local": Local, "Unfit": Unfit, "Large": Large}[kind]("local_class")
     monkeypatch.setitem(logging.root.manager.loggerDict, "local_class", logger)
+    monkeypatch.setattr(Told, "threads", [])
 
     def kind_of(name):
         return type(logging.getLogger(name)).__name__, hasattr(logging.getLogger(name), "shout")
 
     found = ("Local", True) if kind == "Local" else ("Logger", False)
     assert [found] == run_parallel(kind_of, ["local_class"], executor="processes").values()
+    assert {threading.current_thread()} == {*Told.threads}  # it may hang there, and the supervisor's must not
 
 
 UNUSUAL_CLASSES = """

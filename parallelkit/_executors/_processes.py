@@ -21,6 +21,7 @@ from parallelkit._executors._process._payload import Payload
 from parallelkit._executors._process._preload import module_for
 from parallelkit._executors._process._records import handle
 from parallelkit._executors._process._reloads import Reloads
+from parallelkit._executors._process._setup import pack_logger_classes
 from parallelkit._executors._process._sharing import pack_initializer, pack_shared
 from parallelkit._executors._process._stacks import running, whereabouts
 from parallelkit._executors._process._startable import check_startable, check_watchable
@@ -71,6 +72,7 @@ class ProcessEngine:
         began = monotonic()
         with job.guard():
             packed = pack_shared(job)
+            pack_logger_classes()
         took = monotonic() - began
         module, pace = module_for(job.fn), self._paces.recall(None if job.tentative else packed)
         lane = Lane(

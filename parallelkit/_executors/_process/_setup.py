@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from _pickle import dumps
 from collections.abc import Iterable
 from io import TextIOWrapper
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from parallelkit._executors._process._search_path import modules_off, search_path
 from parallelkit._raised import tolerated
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import outer_width
 from parallelkit._worker._loggers import target
-from parallelkit._worker._travel import pack
+from parallelkit._worker._travel import is_plain, pack
 
 SET_HERE = ("no_site", "safe_path")
 """Flags that every worker is started with; it is told what they are in this interpreter."""
@@ -135,37 +137,66 @@ def _needs_site() -> bool:
 
 def _logging() -> dict[str, Any]:
     """What a worker must know of loggers: levels, unusual classes, and which have handlers, with what these write to."""
-    # Another thread may be loading it just now; then nobody has set anything yet.
-    usual: Any = getattr(sys.modules.get("logging"), "Logger", None)
-    manager = getattr(usual, "manager", None)
-    if manager is None:
+    loggers = _loggers()
+    if loggers is None:
         return {"levels": {}, "apart": [], "classes": {}, "targets": {}, "disabled": 0}
-    known = list(
-        manager.loggerDict.items()
-    )  # also places of loggers yet to be made and, in a test, perhaps mocks
-    loggers = {name: logger for name, logger in known if issubclass(type(logger), usual)}
+    manager: Any = sys.modules["logging"].Logger.manager
     with_handlers = {name: logger for name, logger in loggers.items() if getattr(logger, "handlers", None)}
     apart = [name for name, logger in with_handlers.items() if not logger.propagate]
     levels = {name: logger.level for name, logger in loggers.items() if logger.level}
-    packed = _packed({type(logger) for logger in loggers.values()} - {usual})
-    classes = {name: packed[type(logger)] for name, logger in loggers.items() if type(logger) in packed}
+    packed = {each: _by_name(each) or _of_script.get(each) for each in _unusual_classes(loggers)}
+    classes = {name: packed.get(type(logger)) for name, logger in loggers.items()}
     with_handlers["root"] = manager.root
     return {
         "levels": {**levels, "root": manager.root.level},
         "apart": apart,
-        "classes": classes,
+        "classes": {name: blob for name, blob in classes.items() if blob},
         "targets": {name: _targets(logger.handlers) for name, logger in with_handlers.items()},
         "disabled": manager.disable,
     }
 
 
-def _packed(classes: set[type]) -> dict[type, bytes]:
-    """The classes that can be pickled."""
-    packed = {}
-    for each in classes:
-        with tolerated():
-            packed[each] = pack(each)
-    return packed
+def _loggers() -> dict[str, Any] | None:
+    """The program's loggers by their names; None if it has not loaded ``logging``."""
+    # Another thread may be loading it just now; then nobody has set anything yet.
+    usual: Any = getattr(sys.modules.get("logging"), "Logger", None)
+    manager = getattr(usual, "manager", None)
+    if manager is None:
+        return None
+    # There are also places of loggers yet to be made and, in a test, perhaps mocks.
+    return {name: each for name, each in list(manager.loggerDict.items()) if issubclass(type(each), usual)}
+
+
+def _unusual_classes(loggers: dict[str, Any]) -> set[type]:
+    return {type(each) for each in loggers.values()} - {getattr(sys.modules.get("logging"), "Logger", None)}
+
+
+def pack_logger_classes() -> None:
+    """Pickle the classes of loggers that are of the script, as functions are in a run's own thread.
+
+    That runs what code the script has for it, and no worker would be killed while the supervisor's thread hung there.
+    """
+    for each in _unusual_classes(_loggers() or {}):
+        if each not in _of_script and _by_name(each) is None:
+            blob = b""
+            with tolerated():
+                blob = pack(each)
+            _of_script[each] = blob if len(blob) <= MOST else b""
+
+
+MOST = 1 << 16
+"""Bytes up to which the class of a logger is sent to each worker: it may bring a table that one of its methods names."""
+
+_of_script: WeakKeyDictionary[type, bytes] = WeakKeyDictionary()
+"""The classes that are not found by their names; nothing for one that cannot be sent."""
+
+
+def _by_name(cls: type) -> bytes | None:
+    """The pickle of a class that workers can import."""
+    with tolerated():
+        blob = dumps(cls, 5)
+        return blob if is_plain(blob) else None
+    return None
 
 
 def _targets(handlers: Iterable[Any]) -> list[str | None]:
