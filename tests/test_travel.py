@@ -23,6 +23,7 @@ import sys
 import textwrap
 import threading
 import time
+import traceback
 import types
 import warnings
 import weakref
@@ -1566,10 +1567,28 @@ class Registered(Exception):
         return self.texts[self]
 
 
-def test_error_whose_text_cannot_be_had_elsewhere_has_a_stand_in(engine):
-    """Else an error would arrive whose str() raises."""
-    error = error_of(engine, lambda: Registered("told")).error
-    assert (RemoteError, "test_travel.Registered: told") == (type(error), str(error))
+def test_error_whose_text_cannot_be_had_elsewhere_brings_it_along(engine):
+    """Else an error would arrive whose str() raises; it is of its class for ``except`` and retries, also when it is pickled once more."""
+    failure = error_of(engine, lambda: Registered("told"))
+    again = pickle.loads(pickle.dumps(failure.error))
+    assert isinstance(failure.error, Registered)
+    for error in (failure.error, again, pickle.loads(pickle.dumps(failure)).error):
+        assert (type(failure.error), "told") == (type(error), str(error))
+    (line,) = traceback.format_exception_only(again)
+    assert "test_travel.Registered: told\n" == line
+
+
+class Closed(Registered):
+    """Refuses subclasses."""
+
+    def __init_subclass__(cls):
+        raise TypeError("no subclasses")
+
+
+def test_error_whose_text_cannot_be_had_in_any_subclass_has_a_stand_in(engine):
+    """There is no other way to keep its text."""
+    error = error_of(engine, lambda: Closed("told")).error
+    assert (RemoteError, "test_travel.Closed: told") == (type(error), str(error))
 
 
 def test_error_keeps_its_attributes_past_an_inherited_setstate(engine):

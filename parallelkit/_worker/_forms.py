@@ -39,10 +39,11 @@ def form_of(error: BaseException) -> Form:
     """How to make this one error again, without its chain, notes and traceback: the first way that is proven to work.
 
     By their own ``__reduce__``, or without what cannot be pickled, some errors lose what they tell of. So among these forms
-    one that gives the same text is preferred, and then one that gives any. One whose text cannot be had there is no use.
+    one that gives the same text is preferred, and then one that gives any. If no text can be had there, it is sent along.
     """
     must_tell = _tells_how(type(error))
     works: Form | None = None
+    mute: Form | None = None
     for way in (_own_form, _bare_form, _thinned_form, _copied_form, _emptied_form):
         must_tell = must_tell or way is _thinned_form
         with tolerated():
@@ -59,8 +60,16 @@ def form_of(error: BaseException) -> Form:
                     return form
                 if told == SOME and works is None:
                     works = form
+                mute = mute or form
     if works is not None:
         return works
+    if mute is not None:
+        make, args, state = mute
+        with tolerated():
+            told_form = _make_told, (make, args, str(error)), state
+            again, args, _ = unpack(pack(told_form))
+            again(*args)
+            return told_form
     kind = f"{type(error).__module__}.{type(error).__qualname__}"
     return make_remote, (f"{kind}: {describe_error(error).partition(': ')[2]}", kind), None
 
@@ -167,6 +176,34 @@ def _thinning_pickler() -> Any:
             return str, (repr_of(obj)[:SHOWN],)
 
     return Thinning
+
+
+_TEXT = "_parallelkit_text"
+
+
+def _make_told(make: Callable[..., Any], args: tuple[Any, ...], text: str) -> BaseException:
+    """Make an error that does not have what its own ``__str__`` needs: of a subclass of its class, whose text is this."""
+    error: BaseException = make(*args)
+    cls = type(error)
+    told = [each for each in type.__subclasses__(cls) if vars(each).get("__str__") is _told_text]
+    if not told:
+        names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+        methods = {"__slots__": (), "__str__": _told_text, "__reduce_ex__": _reduce_told}
+        made_by: Any = type(cls)
+        told = [made_by(cls.__name__, (cls,), {**names, **methods})]
+    error.__class__ = told[0]
+    attributes_of(error)[_TEXT] = text
+    return error
+
+
+def _told_text(error: BaseException) -> str:
+    text: str = attributes_of(error)[_TEXT]
+    return text
+
+
+def _reduce_told(error: BaseException, protocol: object) -> Form:
+    cls = type(error).__base__
+    return _make_told, (_make_bare, (cls, *_bare_parts(error)), _told_text(error)), dict(attributes_of(error))
 
 
 def _emptied_form(error: BaseException) -> Form:
