@@ -355,12 +355,19 @@ def test_a_worker_that_loads_a_function_does_not_stand_still():
         assert not worker.killed
 
 
-def test_attempt_that_has_begun_is_not_moved_though_its_worker_says_that_it_loads():
+@pytest.mark.parametrize(
+    "overwrite",
+    [
+        lambda ring: ring.head.__setitem__(_channel.PHASE, _channel.STARTING),
+        lambda ring: ring.map.__setitem__(slice(_channel.SIZE), bytes(_channel.SIZE)),  # its start, too
+    ],
+)
+def test_attempt_that_has_begun_is_not_moved_though_its_worker_says_that_it_loads(overwrite):
     """Else a task that overwrites this word would be given to one worker after another, and break the engine."""
     with stand() as (worker, _, ring):
         now = ring.starts[0] = time.monotonic()
         worker.give(Batch(Lane(1, b"", False), [(0, 1, 0, None), (1, 1, 1, None)], None), now)
-        ring.head[_channel.PHASE] = _channel.STARTING
+        overwrite(ring)
         worker.hold(now)
         assert [[(1, 1, 1, None)]] == [batch.tickets for batch in worker.take_back()]
         assert not worker.is_loading()

@@ -186,8 +186,8 @@ class Worker(Holding, Killable):
         return now if not self.wire.has_columns or self.stalls() else None
 
     def is_loading(self) -> bool:
-        """Whether it is loading a function and runs no attempt. Both are read, as a task may have overwritten its phase."""
-        return self.wire.loading and self.running() is None
+        """Whether it is loading a function and runs no attempt. All this is read, as a task may have overwritten its ring."""
+        return self.wire.loading and self.wire.has_columns and self.running() is None
 
     def stuck_since(self) -> float:
         """Since when its attempt has been running; 0 while it loads a function; infinity if it runs nothing."""
