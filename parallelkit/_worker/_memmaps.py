@@ -35,10 +35,9 @@ def _by_file(base: Any) -> Any:
 
 def reduce_array(array: Any) -> Any:
     """For a pickler: the array or, as only that has a buffer to share, a contiguous copy. Some rows of a frame are not contiguous."""
+    # Numpy shares one whose axes are only in another order.
     axes = sorted(range(array.ndim), key=array.strides.__getitem__, reverse=True)
-    if not array.transpose(
-        axes
-    ).flags.c_contiguous:  # else numpy shares it, though its axes be in another order
+    if not array.transpose(axes).flags.c_contiguous:
         array = array.copy("K" if array.ndim < 3 else "C")
     return array.__reduce_ex__(5)
 
