@@ -1,15 +1,13 @@
 """Large buffers bypass the channel: they are copied once, into memory that both ends map, and used there in place.
 
 Fresh shared memory costs a page fault for every 4 KiB, which was 95 % of the time that an array took on its
-way. So a *block* of shared memory is used again and again. The reference count of its mapping is the reader's
-lease: arrays built on a block keep the mapping alive, and a block is only written to while nothing but the
-block itself refers to its mapping.
+way. So a *block* of shared memory is used again and again. What looks at the memory of its mapping is the reader's lease: arrays
+built on a block do, and a block is only written to while nothing does.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from _pickle import PickleBuffer
 from mmap import mmap
 
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
     """The place of a buffer in its block: start and length."""
 
 ALIGNED = 64
-
-AT_REST = 3
-"""The reference count of a mapping that only its block refers to: by the attribute, and twice by ``is_at_rest``."""
 
 _REMOVE = getattr(__import__("mmap"), "MADV_REMOVE", 0)  # of Linux; this module is imported elsewhere, too
 
@@ -88,8 +83,8 @@ def layout(buffers: list[memoryview[int]]) -> tuple[list[Span], int]:
     return spans, end
 
 
-def buffers_in(mapping: mmap | bytearray, spans: list[Span]) -> list[memoryview[int]]:
-    """The buffers that lie at these places of a mapping, or of private memory."""
+def buffers_in(mapping: mmap | memoryview[int] | bytearray, spans: list[Span]) -> list[memoryview[int]]:
+    """The buffers that lie at these places of a mapping or of private memory."""
     whole = memoryview(mapping)
     return [whole[start : start + length] for start, length in spans]
 
@@ -131,7 +126,7 @@ def explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
 class Block:
     """A mapped file without a name."""
 
-    __slots__ = ("__weakref__", "mapping", "size")
+    __slots__ = ("mapping", "size")
 
     def __init__(self, mapping: mmap) -> None:
         self.mapping = mapping
@@ -139,8 +134,7 @@ class Block:
 
     def is_at_rest(self) -> bool:
         """Whether nothing uses what lies in the block."""
-        mapping = self.mapping
-        return sys.getrefcount(mapping) <= AT_REST
+        return not _leases.is_used(self.mapping)
 
     def empty(self) -> None:
         """Give the memory of a block that is at rest back to the system, for both ends."""
@@ -222,8 +216,8 @@ class InBlocks:
 
     def add(self, number: int, mapping: mmap) -> None:
         """Take a block that the parent has sent."""
-        self._blocks[number] = block = Block(mapping)
-        _leases.note(mapping, block)
+        self._blocks[number] = Block(mapping)
+        _leases.note(mapping)
 
     def parts(
         self, number: int, spans: list[Span], blob: bytes

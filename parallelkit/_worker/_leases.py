@@ -11,7 +11,6 @@ import os
 from _weakref import ref
 from functools import partial
 from mmap import mmap
-from sys import getrefcount
 
 from parallelkit._system import read
 from parallelkit._worker._kernel import map_privately
@@ -19,14 +18,14 @@ from parallelkit._worker._kernel import map_privately
 NAME = "parallelkit-block"
 """The name of a block's file."""
 
-_known: dict[int, tuple[ref[mmap], ref[object]]] = {}  # by the id of the mapping, which may outlive its block
+_known: dict[int, ref[mmap]] = {}  # by the id of the mapping, which may outlive its block
 _private: set[int] = set()
 
 
-def note(mapping: mmap, block: object) -> None:
-    """Note a block that the other end fills. While nothing in the mapping is used, only the block may refer to it."""
+def note(mapping: mmap) -> None:
+    """Note the mapping of a block that the other end fills."""
     key = id(mapping)
-    _known[key] = ref(mapping, partial(_forget, key)), ref(block)
+    _known[key] = ref(mapping, partial(_forget, key))
 
 
 def _forget(key: int, _: object) -> None:
@@ -39,15 +38,24 @@ def is_private(mapping: mmap) -> bool:
     return id(mapping) in _private
 
 
+def is_used(mapping: mmap) -> bool:
+    """Whether anything looks at its memory: then a mapping refuses to be resized, before it looks at the new size.
+
+    The reference count of the mapping would not tell, for how many references a look at it has differs from Python to Python.
+    """
+    try:
+        mapping.resize(-1)
+    except BufferError:
+        return True
+    except ValueError:  # -1 is no size
+        pass
+    return False
+
+
 def in_use() -> list[mmap]:
     """The mappings in which something is used."""
-    found = []
-    for mapping_of, block_of in list(_known.values()):  # a copy: other threads add to it
-        mapping = mapping_of()
-        # Not used, it has references by this variable, the argument of getrefcount and its block.
-        if mapping is not None and getrefcount(mapping) > 2 + (block_of() is not None):
-            found.append(mapping)
-    return found
+    mappings = [mapping_of() for mapping_of in list(_known.values())]  # a copy: other threads add to it
+    return [mapping for mapping in mappings if mapping is not None and is_used(mapping)]
 
 
 def more_than(most: int) -> bool:

@@ -125,7 +125,7 @@ class _Worker:
             os.close(fd)
 
     def _take_file(self) -> mmap | None:
-        """The file that came with the last frame; we keep no reference, for reference counts tell who uses a block.
+        """The file that came with the last frame; we keep no reference to it.
 
         Raises OSError if there was no room for it.
         """

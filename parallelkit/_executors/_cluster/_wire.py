@@ -114,12 +114,12 @@ def _flat_files(columns: Columns) -> list[bytes | OSError]:
     outside = [at for at, kind in enumerate(columns.kinds) if kind in OUTSIDE]
     for at, file in zip(outside, columns.files, strict=True):
         if isinstance(file, OSError) or columns.kinds[at] != BUFFERED:
-            files.append(file if isinstance(file, OSError) else file[:])
+            files.append(file if isinstance(file, OSError) else bytes(file))
             continue
         start = (words[at] >> PLACE) - columns.heap_from
         start += HEAP if start < 0 else 0
         places, _ = loads(columns.heap[start : start + (words[at] & LENGTH_MASK)])
-        files.append(file[: max(offset + length for offset, length in places)])
+        files.append(bytes(file[: max(offset + length for offset, length in places)]))
     return files
 
 

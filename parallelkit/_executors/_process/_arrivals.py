@@ -17,8 +17,8 @@ from parallelkit._worker._channel import FREE, GIVEN_UP, LEASED, GarbageError, I
 from parallelkit._worker._dicts import KEYS, LONGEST, as_known
 from parallelkit._worker._result_classes import SMALL, TOLD
 
-Content: TypeAlias = "bytes | mmap | OSError"
-"""The content of a file or block, or why it could not be received."""
+Content: TypeAlias = "bytes | mmap | memoryview[int] | OSError"
+"""The content of a file, or of a block (a view of its mapping), or why it could not be received."""
 
 SPARE_BYTES = 256 << 20
 """Bytes that a worker's free blocks may have: to fill fresh memory takes three times as long."""
@@ -61,8 +61,8 @@ class Arrivals:
             raise GarbageError(f"a block of number {number}")
         content = self._receive(size, True)
         if isinstance(content, mmap):
-            self._blocks[number] = block = Block(content)
-            _leases.note(content, block)
+            self._blocks[number] = Block(content)
+            _leases.note(content)
         else:
             self._blocks.pop(number, None)
             self._single[number] = content
@@ -108,7 +108,7 @@ class Arrivals:
     def _take_block(self, number: int) -> Content:
         """Lease a block. One that is not mapped stays leased for good: the worker will not use it again."""
         block = self._blocks.get(number)
-        content = self._single[number] if block is None else block.mapping
+        content = self._single[number] if block is None else memoryview(block.mapping)
         self._leases[number] = LEASED
         self._emptied.discard(number)
         return content

@@ -9,7 +9,6 @@ import os
 from _pickle import loads
 from collections import deque
 from itertools import count
-from mmap import mmap
 from typing import Any
 
 from parallelkit._worker import _leases
@@ -25,15 +24,15 @@ MOST_LEASES = 64
 """Results that may be used in place; each mapping keeps a descriptor open."""
 
 
-def load_leased(told: bytes, mapping: mmap | bytes) -> Any:
+def load_leased(told: bytes, content: memoryview[int] | bytes) -> Any:
     """Load a result whose buffers lie in a worker's block: in place, or copied if too many such results are in use.
 
-    ``mapping`` is bytes if the block could not be mapped.
+    ``content`` is a view of the block's mapping, or bytes if it could not be mapped.
     """
     spans, blob = loads(told)
-    if isinstance(mapping, bytes) or _leases.more_than(MOST_LEASES):
-        return unpack(blob, buffers_in(bytearray(mapping), spans))
-    return unpack(blob, buffers_in(mapping, spans))
+    if isinstance(content, bytes) or _leases.more_than(MOST_LEASES):
+        return unpack(blob, buffers_in(bytearray(content), spans))
+    return unpack(blob, buffers_in(content, spans))
 
 
 class ItemBlock(Block):
