@@ -118,7 +118,7 @@ class Clone:
     The flags are those of the C library's own ``fork``, plus ``CLONE_PARENT``, and one that has the kernel write the new
     pid into a page that the parent sees, before the new process runs. As in ``fork``, the kernel writes the new thread's
     id where the C library keeps it, and the new process registers its list of robust mutexes. These places are known
-    for glibc only.
+    for glibc only. (The kernel would tell the address that is cleared as a thread ends; since glibc 2.43 that is another one.)
     """
 
     CALLS = {  # noqa: RUF012  clone, set_robust_list, get_robust_list
@@ -127,7 +127,8 @@ class Clone:
     }
     # CLONE_PARENT, PARENT_SETTID, CHILD_SETTID, CHILD_CLEARTID; SIGCHLD
     FLAGS = 0x8000 | 0x00100000 | 0x01000000 | 0x00200000 | 17
-    PR_GET_TID_ADDRESS = 40
+    TID = 16
+    """How far before the head of the list glibc keeps the id."""
 
     def __init__(self, born: int) -> None:
         import ctypes
@@ -142,18 +143,18 @@ class Clone:
         self._python = ctypes.PyDLL(None, use_errno=True)
         self._python.syscall.restype = ctypes.c_long
         self._long = ctypes.c_long
-        tid, head, size = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_size_t()
-        self._checked(self._python.prctl(self.PR_GET_TID_ADDRESS, ctypes.byref(tid), 0, 0, 0))
-        if not tid.value or ctypes.c_int.from_address(tid.value).value != os.getpid():
-            raise OSError("the C library does not keep the number of its thread where the kernel says")
+        head, size = ctypes.c_void_p(), ctypes.c_size_t()
         self._call(get_list, 0, ctypes.addressof(head), ctypes.addressof(size))
         self._robust = head.value or 0, size.value
+        tid = self._robust[0] - self.TID
+        if not head.value or ctypes.c_int.from_address(tid).value != os.getpid():
+            raise OSError("the C library does not keep the id of its thread where it is expected")
         self._page = map_file(born, PAGESIZE)
         os.close(born)
         self._page.madvise(MADV_DONTFORK)  # so that no task can write to it
         seen = ctypes.addressof(ctypes.c_int.from_buffer(self._page))
         # The arguments after the flags: 0, for a copy of our stack, and where to write the numbers.
-        self._places = (0, seen, tid.value, 0) if machine == "x86_64" else (0, seen, 0, tid.value)
+        self._places = (0, seen, tid, 0) if machine == "x86_64" else (0, seen, 0, tid)
 
     def __call__(self) -> int:
         """The pid of the new process; 0 in the new process."""
