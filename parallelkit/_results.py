@@ -35,11 +35,11 @@ class Results(Keyed[K, V], Generic[K, V]):
     are built on access, so that a million outcomes take little memory.
 
     >>> from parallelkit import run_parallel
-    >>> results = run_parallel(lambda x: 12 // x, {"a": 3, "b": 0}, executor="inline")
+    >>> results = run_parallel(lambda x: 12 / x, {"a": 3, "b": 0}, executor="inline")
     >>> results["a"], results.failures["b"].error
-    (4, ZeroDivisionError('integer division or modulo by zero'))
+    (4.0, ZeroDivisionError('division by zero'))
     >>> results.to_dict(default=None)
-    {'a': 4, 'b': None}
+    {'a': 4.0, 'b': None}
     """
 
     __slots__ = ("__weakref__", "_index_of", "_ledger", "_order")

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from tqdm import tqdm
 
 GRACE = 3.0
 """Seconds that an ending thread or process may take, even on a busy machine."""
@@ -36,8 +37,9 @@ PR_SET_CHILD_SUBREAPER = 36
 def _visible_orphans() -> None:
     """Make a process whose parent dies our child, not init's, so that it cannot hide."""
     become_subreaper()
-    # Otherwise the first semaphore or shared memory starts it, and it stays until this program ends.
+    # Otherwise the first semaphore or shared memory starts it, and it stays until this program ends ...
     resource_tracker.ensure_running()
+    tqdm.get_lock()  # ... as does the semaphore of the first bar, which has a name since Python 3.14
 
 
 def become_subreaper() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from parallelkit import run_parallel
 
-MARKS = {"__slotnames__"}
-"""Attributes that pickling an object leaves in its class."""
+MARKS = {"__slotnames__", "__annotate_func__", "__annotations_cache__"}
+"""Attributes that pickling an object or a look at its annotations leaves in its class."""
 
 
 def enums():

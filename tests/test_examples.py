@@ -7,6 +7,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 # What must stand in the output of each. Times are left out.
+BY_ZERO = "division by zero" if sys.version_info >= (3, 14) else "integer division or modulo by zero"
 EXPECTED = {
     "product_research": [
         "{'rating': 4.0, 'threads': ['Worth it?', 'It leaks'], 'videos': None, 'price': 189.5, 'verdict': 'buy'}",
@@ -18,8 +19,8 @@ EXPECTED = {
         "2 people a minute, 2 counters: the queue grows for ever",
     ],
     "legacy_for_loop": [
-        "nothing, as one account failed: integer division or modulo by zero",
-        "no balance for A-013: integer division or modulo by zero",
+        f"nothing, as one account failed: {BY_ZERO}",
+        f"no balance for A-013: {BY_ZERO}",
         "39 of 40 balances",
     ],
     "threadpoolexecutor_replaced": [

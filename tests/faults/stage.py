@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from concurrent import futures
 from contextlib import ExitStack
 from functools import partial
+from multiprocessing import get_context
 from typing import Any
 
 import callers
@@ -98,7 +99,7 @@ def executor_of(case: Case, stack: ExitStack) -> Any:
     if case.executor == THREAD_POOL:
         return stack.enter_context(futures.ThreadPoolExecutor(4))
     if case.executor == PROCESS_POOL:
-        return stack.enter_context(futures.ProcessPoolExecutor(2))
+        return stack.enter_context(futures.ProcessPoolExecutor(2, get_context("fork")))
     return own_executor(case, stack) if case.caller in ("executor", "submit", "beside") else case.executor
 
 
