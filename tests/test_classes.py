@@ -488,7 +488,9 @@ def test_a_task_does_not_pickle_objects_of_the_script_for_processes_that_it_spaw
         mp.get_context(method).Process(target=repr, args=(item,)).start()
 
     for fn in (pickle_beside, start_with):
-        with pytest.raises(pickle.PicklingError, match=r"lookup Doc on __main__ failed|not found as __main__\.Doc"):
+        with pytest.raises(
+            pickle.PicklingError, match=r"lookup Doc on __main__ failed|not found as __main__\.Doc"
+        ):
             run(new, fn, script["Doc"]())
     assert run(new, pickle.dumps, script["Doc"]()), "no such process is left"
 
