@@ -13,6 +13,7 @@ from _thread import RLock
 from functools import partial
 from types import MemberDescriptorType, resolve_bases
 
+from parallelkit._locks import careful
 from parallelkit._worker import _enums, _script
 from parallelkit._worker._needed import FIELDS, needed_by_objects
 
@@ -50,7 +51,7 @@ ABSTRACT = "__abstractmethods__"
 REGISTERED = "_abc_impl"
 """Stands in a pickle for the classes that are registered with an abstract one."""
 
-_lock = RLock()  # threads of a task may unpickle, too
+_lock = careful(RLock)  # threads of a task may unpickle, too
 
 _once: dict[str, MutableMapping[type, Edition | None]] = {}
 
@@ -150,6 +151,7 @@ def _whole(cls: type, reduced: Any) -> Any:
     given = given | {"__qualname__": cls.__qualname__}
     of_bases = [vars(base) for base in cls.__bases__]
     repeated = {k: v for k, v in vars(cls).items() if any(v is known.get(k, cls) for known in of_bases)}
+    repeated.pop("__weakref__", None)  # since Python 3.15 the same object in all classes; each gets its own
     attributes = repeated | attributes
     # typing.NamedTuple sets slots itself, and refuses them.
     if "__slots__" in vars(cls) and "NamedTuple" not in [getattr(base, "__name__", "") for base in bases]:

@@ -77,7 +77,17 @@ def _make_alias(name: str, module: str, parameters: tuple[Any, ...], held: list[
     """An alias whose value will be the one held. Its class takes the value at once: only a ``type`` statement does not."""
     code = compile("type alias = value()", "<alias>", "exec")
     ours = {"alias": name, None: parameters or None}  # in place of its name, and of no parameters
-    code = code.replace(co_consts=tuple(ours.get(const, const) for const in code.co_consts))
+    consts = tuple(ours.get(const, const) for const in code.co_consts)
+    if version_info >= (3, 15) and parameters:  # None is no constant there, but has an instruction of its own
+        from opcode import opmap
+
+        load_none, load = (
+            compile("None", "", "eval").co_code[-4:-2],
+            bytes([opmap["LOAD_CONST"], len(consts)]),
+        )
+        code = code.replace(co_code=code.co_code.replace(load_none, load, 1))
+        consts = (*consts, parameters)
+    code = code.replace(co_consts=consts)
     scope = {"__name__": module, "value": lambda: held[0]}
     exec(code, scope)
     return scope["alias"]
