@@ -11,10 +11,6 @@ from port_driver import drive
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _leases
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*multi-threaded.*:DeprecationWarning"
-)  # forks are what is tested
-
 LONG = 100_000  # of 8 bytes: beyond what travels inside a pickle
 
 

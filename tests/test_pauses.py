@@ -116,7 +116,6 @@ def test_an_error_of_a_signal_handler_as_the_pause_ends(monkeypatch: pytest.Monk
     assert gc.isenabled()
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # the fork is what is tested
 def test_a_fork_meanwhile() -> None:
     """A child that another thread forks in the midst of a pause collects its garbage, and can pause again."""
     status: list[int] = []
@@ -140,7 +139,6 @@ def test_a_fork_meanwhile() -> None:
     assert gc.isenabled()
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")  # as above
 def test_a_fork_as_another_thread_begins_its_pause() -> None:
     """A child that is forked at that very moment can pause, though that thread holds the lock for ever there."""
     held, go_on = threading.Event(), threading.Event()
