@@ -15,6 +15,8 @@ from threading import RLock, Thread
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from parallelkit._locks import careful
+
 T = TypeVar("T")
 
 
@@ -57,7 +59,7 @@ class _Pause:
     """Keeps the collector off as long as any thread needs that, and on afterwards if it was on before."""
 
     def __init__(self) -> None:
-        self._lock = RLock()  # reentrant: a finalizer may begin a pause of its own
+        self._lock = careful(RLock)  # reentrant: a finalizer may begin a pause of its own
         self._needs: list[object] = []
         self._was_on = False
 
@@ -79,7 +81,7 @@ class _Pause:
 
     def end_in_child(self) -> None:
         """In a forked child: the threads that would end their pauses are not there."""
-        self._lock = RLock()  # one of them may hold the old one
+        self._lock = careful(RLock)  # one of them may hold the old one
         if self._was_on:
             gc.enable()
         self._needs, self._was_on = [], False

@@ -11,6 +11,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from parallelkit._coroutine_functions import check_called
 from parallelkit._keywords import field_hint, suggests
+from parallelkit._locks import careful
 from parallelkit._numbers import as_whole, check_count, check_seconds
 from parallelkit._public import public
 from parallelkit._scheduling._meters import Cap, RateLog
@@ -54,7 +55,7 @@ class RateLimit:
         _made.add(self)
 
     def _forget_all(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = careful(threading.Lock)
         self._logs: OrderedDict[Hashable, RateLog] = OrderedDict()
         self._held: WeakValueDictionary[Hashable, RateLog] = WeakValueDictionary()
 

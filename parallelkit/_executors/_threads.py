@@ -24,6 +24,7 @@ from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._slots import Slots
 from parallelkit._executors._thread._starts import Starts, broken, overran
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room
+from parallelkit._locks import careful
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
 
 
@@ -56,7 +57,7 @@ class ThreadEngine:
         self._registry, self._passing = Registry(), passing
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
         self.slots = Slots(max_workers, self.workers, self.abandoned)
-        self._lock = threading.RLock()  # reentrant: a finalizer may run, and submit, while it is held
+        self._lock = careful(threading.RLock)  # reentrant: a finalizer may run, and submit, while it is held
 
     def open(self, job: Job) -> ThreadPort:
         """Open a port. If a task of this engine opens it, the port may use that task's slot as well."""

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable
 
 from parallelkit._journal._file import Journal, Record
+from parallelkit._locks import careful
 
 GATHER = 0.02  # seconds that the first record of a batch waits for more
 MOST_ENTRIES, MOST_BYTES = 10_000, 64 << 20  # that may be waiting before ``put`` blocks
@@ -20,7 +21,7 @@ class JournalWriter:
         self._waiting: dict[str, Record] = {}
         self._bytes = 0
         # Taken by a ``with`` of its own: Ctrl-C in the ``with`` of the condition may leave it locked.
-        self._lock = threading.Lock()
+        self._lock = careful(threading.Lock)
         self._changed = threading.Condition(self._lock)
         self._idle = False
         self._closing = False

@@ -17,6 +17,7 @@ from collections import deque
 from errno import EMFILE, ENOBUFS, ENOMEM, ETOOMANYREFS
 from mmap import MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE, mmap
 
+from parallelkit._locks import careful
 from parallelkit._worker._kernel import memfd_create
 
 # Frames to the worker
@@ -97,7 +98,7 @@ SIZE = _HEADER_SIZE + 3 * _COLUMN + SLOTS + HEAP + BLOCKS + STACK
 WEAKLY_ORDERED = os.uname().machine not in ("x86_64", "i686")
 """Whether another processor may see our stores in an order other than ours."""
 
-_lock = allocate_lock()
+_lock = careful(allocate_lock)
 
 
 def barrier() -> None:

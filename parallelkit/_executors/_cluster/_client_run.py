@@ -31,6 +31,7 @@ from parallelkit._executors._cluster._wire import (
 )
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Record, Span
+from parallelkit._locks import careful
 from parallelkit._system import monotonic
 
 PATIENCE = 3.0  # seconds that the broker has to end a run
@@ -67,7 +68,7 @@ class ClientRun:
         self._expected = versions()
         self._clock = Clock()
         self._numbers = count()
-        self._lock = Lock()
+        self._lock = careful(Lock)
         self._closed = False
         self._is_scheduler_gone = False
         self._connection: Any = None  # on which the broker is asked for news

@@ -13,9 +13,10 @@ from weakref import WeakKeyDictionary
 from parallelkit._executors._cluster import _broker
 from parallelkit._executors._cluster._guard import Question, compare
 from parallelkit._executors._cluster._wire import broker_name, versions
+from parallelkit._locks import careful
 
 _vetted: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()  # for each client, the workers that fit
-_registry = Lock()  # around changes to cloudpickle's registry
+_registry = careful(Lock)  # around changes to cloudpickle's registry
 
 
 def check_cluster(client: Any) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 from parallelkit._executors._cluster._wire import Order, broker_name, versions
 from parallelkit._executors._cluster._worker_run import WorkerRun
 from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._locks import careful
 
 PLUGIN = "parallelkit-guard"
 
@@ -47,7 +48,7 @@ def compare(ours: dict[str, str], theirs: dict[str, str]) -> str:
 
 
 _guards: dict[str, Guard] = {}
-_guards_lock = Lock()
+_guards_lock = careful(Lock)
 
 
 def guard_of(worker: Any) -> Guard:
@@ -68,7 +69,7 @@ class Guard:
         self.host = socket.gethostname()
         self._worker = worker
         self._width: int = worker.state.nthreads
-        self._lock = Lock()
+        self._lock = careful(Lock)
         self._supervisors: list[Supervisor] = []
         """The last is for new runs; others are broken, and have runs yet."""
         self._worker_runs: dict[str, WorkerRun] = {}

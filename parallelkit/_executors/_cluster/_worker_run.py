@@ -16,6 +16,7 @@ from parallelkit._executors._process._holding import LOOK
 from parallelkit._executors._process._lane import Lane, Lost, Record, Span
 from parallelkit._executors._process._payload import Payload, payload_of
 from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._locks import careful
 from parallelkit._raised import describe_error
 from parallelkit._system import monotonic
 
@@ -48,7 +49,7 @@ class WorkerRun:
         self.supervisor = supervisor
         self._tell = tell
         self._lane = Lane(next(_numbers), b"", exact)
-        self._learning = Lock()
+        self._learning = careful(Lock)
         self._taught = False
         self._pendings: dict[str, Pending] = {}
         self._owners: dict[int, Pending] = {}

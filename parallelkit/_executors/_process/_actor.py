@@ -9,6 +9,8 @@ from collections.abc import Callable
 from threading import Lock, RLock, Thread, get_ident
 from typing import TypeVar
 
+from parallelkit._locks import careful
+
 T = TypeVar("T")
 
 
@@ -16,7 +18,7 @@ class WakeUp:
     """An eventfd with a lock, so that nobody writes to it once it is closed, when its number may be another file's."""
 
     def __init__(self) -> None:
-        self._lock = RLock()  # reentrant: a finalizer may call ``set`` while this thread does
+        self._lock = careful(RLock)  # reentrant: a finalizer may call ``set`` while this thread does
         self._closed = True
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
@@ -54,7 +56,7 @@ class Actor(ABC):
         self._ended = False
         self._name = name
         self._thread: Thread | None = None
-        self._starting = RLock()  # reentrant: a finalizer may call ``poke`` while a thread is being made
+        self._starting = careful(RLock)  # reentrant: a finalizer may call ``poke`` as a thread is being made
 
     @abstractmethod
     def _run(self) -> None:

@@ -11,6 +11,7 @@ from threading import RLock
 
 from parallelkit._executors._process._preload import attribute_of, file_of
 from parallelkit._executors._process._search_path import here, modules_off, search_path
+from parallelkit._locks import careful
 
 _LIBRARIES = {"parallelkit", *sys.stdlib_module_names}  # top-level names
 _INSTALLED = ("/site-packages/", "/dist-packages/")
@@ -27,7 +28,7 @@ class Reloads:
     """
 
     def __init__(self) -> None:
-        self._lock = RLock()  # runs may begin in several threads, and in a signal handler of one of them
+        self._lock = careful(RLock)  # runs may begin in several threads, and in signal handlers
         self._marks: dict[str, tuple[object, int]] = {}
         """The spec of each module of the program, and when its file was last written to."""
         self._libraries = set(_LIBRARIES)

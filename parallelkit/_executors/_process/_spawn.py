@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from parallelkit import _worker
 from parallelkit._executors._process._killing import end_child
 from parallelkit._executors._width import usable_cpus
+from parallelkit._locks import careful
 from parallelkit._system import environment
 from parallelkit._worker import _channel, _kernel
 from parallelkit._worker._channel import is_worker, outer_width
@@ -136,7 +137,7 @@ def _environment(width: int) -> dict[str, str]:
 
 # A forked child of this process closes its copies: they would keep our workers alive.
 _lifelines: set[int] = set()
-_lifelines_lock = Lock()
+_lifelines_lock = careful(Lock)
 
 
 def new_lifeline() -> tuple[int, int]:

@@ -19,6 +19,7 @@ from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._submit._refusals import copy_of, is_of_parent, must_not_wait, stopped
 from parallelkit._executors._submit._settling import fail, labels, tell, to_cancel
 from parallelkit._executors._thread._lending import Lender, is_thread_of
+from parallelkit._locks import careful
 
 
 class Dispatcher:
@@ -27,7 +28,7 @@ class Dispatcher:
     def __init__(self, engine: PoolEngine, timeout: float | None, ahead: bool) -> None:
         self._engine, self._timeout = engine, timeout
         self._ahead = ahead  # then a future is set to running by the thread that makes the call, else as it is handed over
-        self._lock = threading.RLock()  # reentrant: while it is held, the collector may finalize the executor
+        self._lock = careful(threading.RLock)  # reentrant: the collector may finalize the executor meanwhile
         self._lender = engine if isinstance(engine, Lender) else None
         self._inbox: deque[Request] = deque()  # submitted, not yet handed over
         self._urgent: deque[PoolFuture[Any]] = deque()  # tasks of this executor wait for these

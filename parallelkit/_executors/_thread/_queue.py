@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TypeAlias
 
 from parallelkit._executors._contract import Ticket
+from parallelkit._locks import careful
 
 UNLIMITED = maxsize  # tickets that a port may have queued
 
@@ -36,7 +37,7 @@ class TicketQueue:
         self.drawn = starmap(self.queue.popleft, repeat(()))
         self.drawn_urgent = starmap(self.urgent.popleft, repeat(()))
         self.held: deque[Ticket] = deque()
-        self._lock = Lock()
+        self._lock = careful(Lock)
 
     def hold(self) -> None:
         """Let no more of the ordinary tickets be taken."""
