@@ -2,6 +2,7 @@
 
 import gc
 import signal
+import sys
 import threading
 import weakref
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
@@ -145,6 +146,18 @@ def test_errors_come_back_as_they_were():
     (ended,) = events_of(far.fail, KeyError("gone"))
     assert (KeyError, ("gone",)) == (type(ended.error), ended.error.args)
     assert "in fail" in ended.traceback
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="there are no such pools before Python 3.14")
+def test_a_pool_of_interpreters_gets_what_it_can_carry():
+    """It is a ThreadPoolExecutor by its class, but its threads see no objects of ours."""
+    from concurrent.futures import InterpreterPoolExecutor
+
+    base = 10
+    with InterpreterPoolExecutor(1) as pool:
+        results = run_parallel(lambda item: base / item, [5, 0], executor=pool)
+    assert {0: 2.0} == results.successes
+    assert isinstance(results.failures[1].error, ZeroDivisionError)
 
 
 def test_what_cannot_be_sent_is_named():

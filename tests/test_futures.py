@@ -626,6 +626,25 @@ def test_with_a_timeout_each_call_travels_by_itself(gives):
     assert 8 == sum(gives), "there is nobody else to give one to"
 
 
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="map has no buffersize before Python 3.14")
+def test_map_reads_no_more_than_its_buffersize_ahead(executor, size):
+    """As of the standard pools: counted in chunks, if there are any."""
+    items = iter(range(100))
+    values = executor.map(abs, items, chunksize=size, buffersize=2)
+    assert [0, 1] == [next(values), next(values)]
+    assert next(items) <= 4 * size
+    with pytest.raises(ValueError, match="buffersize must be None or > 0"):
+        executor.map(abs, [1], buffersize=0)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="map has a buffersize from Python 3.14 on")
+def test_map_refuses_a_buffersize_where_the_standard_pools_do(executor):
+    """Python's own error."""
+    with pytest.raises(TypeError, match="unexpected keyword argument 'buffersize'"):
+        executor.map(abs, [1], buffersize=2)
+
+
 @pytest.mark.parametrize(("size", "kind"), [(0, ValueError), ("a", TypeError)])
 def test_a_chunksize_must_be_a_whole_number_above_0(size, kind):
     """A bad ``chunksize`` is refused, and the error names the value."""

@@ -10,6 +10,7 @@ returns within one more timeout. The pool is never shut down from here.
 from __future__ import annotations
 
 import concurrent.futures  # from which ProcessPoolExecutor is taken only when needed: it loads multiprocessing
+import sys
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
@@ -29,6 +30,13 @@ from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import pack
 
 _serials = count()  # see ``run_sealed``
+
+
+def _is_of_threads(executor: Executor) -> bool:
+    """Whether its calls see the objects of this interpreter. Those of Python 3.14's InterpreterPoolExecutor do not, though it is derived."""
+    loaded = sys.modules.get("concurrent.futures.interpreter")
+    is_apart = loaded is not None and isinstance(executor, loaded.InterpreterPoolExecutor)
+    return isinstance(executor, ThreadPoolExecutor) and not is_apart
 
 
 class ForeignEngine:
@@ -58,7 +66,7 @@ class ForeignPort(Port):
         self.failure: Exception | None = None
         self._engine = engine
         self._job = job
-        self._sealed = sealed(job) if not isinstance(engine.executor, ThreadPoolExecutor) else None
+        self._sealed = None if _is_of_threads(engine.executor) else sealed(job)
         self._call = call_with(job)
         self._variables = Variables(engine, initialized=False)  # the caller's
         self._flights: dict[Future[Any], Flight] = {}

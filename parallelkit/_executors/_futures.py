@@ -188,21 +188,27 @@ class ProcessExecutor(_Pool):
         super().__init__(engine, timeout, ahead=False)
 
     def map(
-        self, fn: Callable[..., R], *iterables: Any, timeout: float | None = None, chunksize: int = 1
+        self,
+        fn: Callable[..., R],
+        *iterables: Any,
+        timeout: float | None = None,
+        chunksize: int = 1,
+        buffersize: int | None = None,
     ) -> Iterator[R]:
-        """As ``Executor.map``. ``chunksize`` calls are sent to a worker as one chunk, and share its fate.
+        """As ``Executor.map``, from Python 3.14 on with its ``buffersize``. ``chunksize`` calls are sent to a worker as one chunk, and share its fate.
 
         If a call raises, those before it keep their values, and those after it in its chunk are not made. If
         the executor has a ``timeout``, which applies to a single call, each call is sent separately.
         ``run_parallel(fn, items, executor=…)`` makes batches in which each call keeps its own outcome.
         """
         size = check_count("chunksize", chunksize)
+        ahead: Any = {} if buffersize is None else {"buffersize": buffersize}  # older Pythons refuse it
         if size == 1 or self._timeout is not None:
-            return super().map(fn, *iterables, timeout=timeout)
+            return super().map(fn, *iterables, timeout=timeout, **ahead)
         from parallelkit._executors._submit._chunks import cut, unite
         from parallelkit._worker._chunk import Chunk
 
-        done: Any = super().map(Chunk(fn), cut(iterables, size), timeout=timeout)
+        done: Any = super().map(Chunk(fn), cut(iterables, size), timeout=timeout, **ahead)
         return unite(done)
 
 
