@@ -37,9 +37,13 @@ PR_SET_CHILD_SUBREAPER = 36
 def _visible_orphans() -> None:
     """Make a process whose parent dies our child, not init's, so that it cannot hide."""
     become_subreaper()
-    # Otherwise the first semaphore or shared memory starts it, and it stays until this program ends ...
-    resource_tracker.ensure_running()
-    tqdm.get_lock()  # ... as does the semaphore of the first bar, which has a name since Python 3.14
+    start_what_stays()
+
+
+def start_what_stays() -> None:
+    """Start now what others start when they first need it, and what stays until the program ends."""
+    resource_tracker.ensure_running()  # for the first semaphore or shared memory
+    tqdm.get_lock()  # a semaphore, for the first bar: since Python 3.14 it has a name
 
 
 def become_subreaper() -> None:

@@ -108,8 +108,12 @@ class Program:
         return Finished(code, self.out, self.err, ended_at - self.began, ended_at)
 
     def descendants(self) -> list[int]:
-        """Every living process that descends from it, even if the processes in between have ended."""
-        return [pid for pid in marked(self.mark) if pid != self.pid]
+        """Every living process that descends from it, even if the processes in between have ended.
+
+        But for multiprocessing's resource tracker, which ends with it: since Python 3.14 the first bar starts one.
+        """
+        others = [pid for pid in marked(self.mark) if pid != self.pid]
+        return [pid for pid in others if "resource_tracker" not in leaks.describe_process(pid)]
 
     def end(self) -> None:
         """Kill the program and its descendants, and close the files."""

@@ -16,6 +16,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import callers
+import leaks
 from cases import COROUTINES, COUNT, PROCESS_POOL, PROCESSES, THREAD_POOL, THREADS, Case
 from catalogue import CASES
 from deeds import BAD, Scene, ordinary, work, work_async
@@ -182,6 +183,8 @@ def main() -> None:
     sys.modules["stage"] = sys.modules["__main__"]  # so that workers can import ``run`` by this name
     run.__module__ = "stage"
     cases = {case.id: case for case in CASES}
+    if sys.version_info >= (3, 14):
+        leaks.start_what_stays()
     with socket.socket(fileno=int(sys.argv[1])) as line, line.makefile("rw") as judge:
         judge.write("{}\n")  # tells that the interpreter has started
         judge.flush()
