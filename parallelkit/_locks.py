@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from _thread import LockType, RLock
+from _thread import RLock
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -36,4 +36,4 @@ class CarefulLock(RLock):  # type: ignore[misc]  # typeshed calls it final, CPyt
 def careful(make: Callable[[], L]) -> L:
     """A lock as ``make`` makes it; a careful one in its place where a ``with`` might lose it, if it is Python's own."""
     lock = make()
-    return CarefulLock() if LOSES and isinstance(lock, (LockType, RLock)) else lock  # type: ignore[return-value]
+    return CarefulLock() if LOSES and type(lock).__module__ == "_thread" else lock  # type: ignore[return-value]
