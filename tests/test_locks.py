@@ -8,7 +8,10 @@ import time
 import pytest
 
 from parallelkit import _locks
+from parallelkit._executors._submit import _future
 from parallelkit._locks import CarefulLock, careful
+
+FILES = (_locks.__file__, _future.__file__, threading.__file__)
 
 
 class StrayError(BaseException):
@@ -16,11 +19,11 @@ class StrayError(BaseException):
 
 
 def strike(number):
-    """A profile function that raises at the n-th event within the lock's code, other than the return from it."""
+    """A profile function that raises at the n-th event within the code of locks, other than the return from it."""
 
     def profile(frame, event, argument):
         nonlocal number
-        if frame.f_code.co_filename == _locks.__file__ and event != "return":
+        if frame.f_code.co_filename in FILES and event != "return":
             number -= 1
             if number == 0:
                 raise StrayError  # and Python takes this function off
@@ -61,6 +64,26 @@ def test_wherever_an_exception_strikes_the_lock_is_given_back(nested):
             lock.release()
         assert is_free(lock), number
     assert struck >= 4  # as it begins, before and after it counts, before and after it takes the lock
+
+
+def test_wherever_an_exception_strikes_a_future_is_not_left_locked():
+    """That of Python is, where it strikes as ``Condition.__exit__`` begins: then the thread that makes calls would wait for ever."""
+    struck = 0
+    for number in range(1, 100):
+        future = _future.PoolFuture(None)
+        before = sys.getprofile()
+        sys.setprofile(strike(number))
+        try:
+            with future._condition:
+                pass
+        except StrayError:
+            struck += 1
+        else:
+            break
+        finally:
+            sys.setprofile(before)
+        assert is_free(future._condition), number
+    assert struck >= 2  # as each of its methods is looked up
 
 
 def test_it_excludes_other_threads():
