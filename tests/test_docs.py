@@ -58,6 +58,14 @@ def script_of(text):
     return "\n".join(lines), output
 
 
+FORKING = (
+    "import multiprocessing; multiprocessing.set_start_method('fork')\n"
+    if sys.version_info >= (3, 14)
+    else ""
+)
+"""From then on each worker of the standard pools would run the script, with the snippets before the one with the pool."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
@@ -72,7 +80,7 @@ def test_snippets_do_what_the_page_says(page, tmp_path):
     """The snippets of a page, run one after another as one script, print what stands below them."""
     source, output = script_of(page.read_text())
     script = tmp_path / f"{page.stem}_page.py"  # pandas.py would be imported in place of pandas
-    script.write_text(source)
+    script.write_text(FORKING + source)
 
     checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     for _ in range(3):  # on a busy machine a call may take longer than the timeout that is shown
