@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # For `make test-all`; interpreters that are missing or do not run are skipped.
-PYTHONS ?= python3.11 python3.12 python3.13
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14 python3.15
 
 VENV := .venv
 BIN := $(VENV)/bin
