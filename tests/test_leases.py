@@ -1,7 +1,9 @@
 """Forks of a process that uses large results, or items, in place."""
 
 import gc
+import mmap
 import os
+import pickle
 
 import array_tasks as far
 import numpy as np
@@ -47,6 +49,29 @@ class Child:
 def spoil(arrays):
     for array in arrays:
         array *= -1
+
+
+@pytest.mark.parametrize("access", [mmap.ACCESS_WRITE, mmap.ACCESS_READ, mmap.ACCESS_COPY])
+def test_a_mapping_knows_whether_it_is_used(access):
+    """As long as an array, a view or a buffer looks at it, however indirectly, and no longer; it keeps its size."""
+    fd = os.memfd_create("mapped")
+    try:
+        os.ftruncate(fd, mmap.PAGESIZE)
+        mapping = mmap.mmap(fd, mmap.PAGESIZE, access=access)
+    finally:
+        os.close(fd)
+    assert not _leases.is_used(mapping)
+    for make in (
+        memoryview,
+        pickle.PickleBuffer,
+        np.frombuffer,
+        lambda it: np.frombuffer(memoryview(it)[8:80])[2:4],
+    ):
+        user = make(mapping)
+        assert _leases.is_used(mapping)
+        del user
+        assert not _leases.is_used(mapping)
+    assert len(mapping) == mmap.PAGESIZE
 
 
 def test_results_are_not_shared_with_a_forked_child(engine):
