@@ -1152,6 +1152,12 @@ def test_a_finalizer_may_submit_as_the_supervisor_starts(monkeypatch):
         )
 
 
+def test_an_eventfd_that_was_not_made_closes_without_a_word():
+    """Ctrl-C may come before it has so much as its lock."""
+    assert WakeUp.__new__(WakeUp)._closed  # dropped at once: an error in ``__del__`` would fail this test
+    gc.collect()
+
+
 def test_a_finalizer_may_ring_while_its_thread_rings(monkeypatch):
     """A finalizer may call ``set`` while its own thread does; this was once a deadlock."""
     wake_up = WakeUp()

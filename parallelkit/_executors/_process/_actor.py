@@ -17,9 +17,10 @@ T = TypeVar("T")
 class WakeUp:
     """An eventfd with a lock, so that nobody writes to it once it is closed, when its number may be another file's."""
 
+    _closed = True  # so is one that was never made: Ctrl-C may come before it has its lock
+
     def __init__(self) -> None:
         self._lock = careful(RLock)  # reentrant: a finalizer may call ``set`` while this thread does
-        self._closed = True
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._closed = False
 
@@ -39,7 +40,8 @@ class WakeUp:
                 os.close(self.fd)
 
     def __del__(self) -> None:
-        self.close()  # Ctrl-C may have kept its engine from being made
+        if not self._closed:
+            self.close()  # Ctrl-C may have kept its engine from being made
 
 
 class Actor(ABC):
