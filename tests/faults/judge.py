@@ -45,14 +45,14 @@ class Stage:
         self._received = b""
         self._entered = False
 
-    def _enter(self) -> bool:
+    def enter(self) -> bool:
         """Wait until it has started, so that neither what it opens nor the time it takes is held against a case."""
         self._entered = self._entered or self._hear(START) is not None
         return self._entered
 
     def judge(self, case: Case) -> list[str]:
         """Run a case; return one line for everything that is wrong."""
-        assert self._enter(), f"the interpreter did not start within {START} s: {self.program.err[-2000:]}"
+        assert self.enter(), f"the interpreter did not start within {START} s: {self.program.err[-2000:]}"
         with tempfile.TemporaryDirectory(prefix="parallelkit-") as folder:
             before = look_at(self.program)
             self._line.sendall(json.dumps([case.id, folder]).encode() + b"\n")
@@ -99,7 +99,7 @@ class Stage:
 
     def close(self) -> list[str]:
         """End the interpreter; return one line for everything that is wrong with its exit."""
-        self._enter()  # after a restart it may not have started yet
+        self.enter()  # after a restart it may not have started yet
         self._line.close()
         began = time.monotonic()
         try:

@@ -14,6 +14,7 @@ KNOWN: dict[str, str] = {}
 @pytest.fixture(scope="module")
 def stage():
     stage = Stage()
+    assert stage.enter()  # now: what it starts for itself is left behind by no case
     yield stage
     assert [] == stage.close()
 
