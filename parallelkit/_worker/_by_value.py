@@ -11,7 +11,9 @@ from _pickle import Pickler
 from abc import ABCMeta
 from functools import lru_cache
 from io import BytesIO
+from itertools import accumulate
 
+from parallelkit._raised import is_of_signal
 from parallelkit._worker._functions import (
     codes,
     fill_function,
@@ -112,14 +114,14 @@ def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
     code, variables = function.__code__, function.__globals__
     of_module = {name: variables[name] for name in OF_MODULES if name in variables}
     shared = pickler.globals_ref.setdefault(id(variables), of_module)
-    used = {name: variables[name] for name in global_names(code) if name in variables}
+    used = used_globals(function)
     cells = function.__closure__ or ()
     captured = [cell.cell_contents for cell in cells if is_set(cell)]
     rest = {
         # Copies: otherwise the pickle would tell whether a text happens to be the same object as another.
         "__name__": "".join(function.__name__),
         "__qualname__": "".join(function.__qualname__),
-        "__annotations__": function.__annotations__,
+        "__annotations__": annotations_of(function),
         "__kwdefaults__": function.__kwdefaults__,
         "__defaults__": function.__defaults__,
         "__module__": function.__module__,
@@ -132,6 +134,33 @@ def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
     # The closure is filled later: what is captured may refer to the function.
     closure = None if function.__closure__ is None else tuple(types.CellType() for _ in cells)
     return make_function, (code, shared, closure), (own, rest), None, None, fill_function
+
+
+def used_globals(function: types.FunctionType) -> dict[str, Any]:
+    """The globals that its code names. What is to be imported at its first use is imported now; if that fails, it stays as it is."""
+    known = function.__globals__
+    used = {name: known[name] for name in global_names(function.__code__) if name in known}
+    for name in [name for name, value in used.items() if type(value) is _LAZY]:
+        try:
+            used[name] = used[name].resolve()
+        except ImportError:
+            continue
+    return used
+
+
+def annotations_of(thing: Any) -> Any:
+    """The annotations of a function or class; as text if they cannot be had otherwise.
+
+    Since Python 3.14 they are code, which may name what there is for type checkers only, or not yet.
+    """
+    try:
+        return thing.__annotations__
+    except Exception as error:  # whatever that code raises
+        if is_of_signal(error):
+            raise
+        from annotationlib import Format, get_annotations  # type: ignore[import-not-found]  # since Python 3.14
+
+        return get_annotations(thing, format=Format.STRING)
 
 
 def reduce_code(code: types.CodeType) -> Any:
@@ -191,6 +220,9 @@ def send_wrapped(table: dict[type, Any]) -> None:
         kinds += type.__subclasses__(kind)
 
 
+_LAZY = getattr(types, "LazyImportType", None)
+"""The type of a ``lazy import`` that nothing has used yet, since Python 3.15."""
+
 _NAMED = frozenset([types.BuiltinFunctionType, type, ABCMeta])
 _PLAIN = frozenset([complex, types.EllipsisType, types.GenericAlias, types.UnionType])
 _REDUCERS: dict[type, Any] = {
@@ -215,10 +247,27 @@ def _submodules(code: types.CodeType, values: Iterable[object]) -> Iterator[type
     modules = [value for value in values if isinstance(value, types.ModuleType)]
     ahead = [module.__name__ for module in modules if getattr(module, "__package__", None)]
     names = dict.fromkeys(name for each in codes(code) for name in each.co_names) if ahead else ()
+    lazy = _lazy_modules() if ahead else frozenset()
     while ahead:
         package = ahead.pop()
         for name in names:
-            module = sys.modules.get(f"{package}.{name}")
+            whole = f"{package}.{name}"
+            if whole in lazy:
+                _import_if_found(whole)
+            module = sys.modules.get(whole)
             if module is not None:
-                ahead.append(f"{package}.{name}")
+                ahead.append(whole)
                 yield module
+
+
+def _lazy_modules() -> frozenset[str]:
+    """The modules that a ``lazy import`` names, which nothing has used yet, and the packages that these are in."""
+    pending = getattr(sys, "lazy_modules", ())  # since Python 3.15
+    return frozenset(part for each in pending for part in accumulate(each.split("."), "{}.{}".format))
+
+
+def _import_if_found(name: str) -> None:
+    try:
+        __import__(name)
+    except ImportError:
+        return

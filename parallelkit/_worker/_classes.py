@@ -46,6 +46,9 @@ TRACKER = -2
 """The place of cloudpickle's id among the arguments that make a class or an enum, which end in (…, class_tracker_id, extra)."""
 
 HOOK = "__init_subclass__"
+DEFERRED = "__annotate_func__"
+"""The code of a class's annotations, since Python 3.14; cloudpickle leaves it out."""
+
 
 ABSTRACT = "__abstractmethods__"
 REGISTERED = "_abc_impl"
@@ -78,6 +81,12 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
         reduced = _whole(cls, reduced)
     state, _ = reduced[2]
     state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
+    if DEFERRED in vars(cls):
+        from parallelkit._worker._by_value import annotations_of  # late: workers do not need it to start
+
+        state.pop(DEFERRED, None)
+        state.pop("__annotations_cache__", None)  # what that has returned
+        state["__annotations__"] = annotations_of(cls)
     if editions is not None:
         reduced = editions.reduce(cls, reduced)
         if len(reduced) < 6:  # something stands for the class

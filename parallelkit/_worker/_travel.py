@@ -218,6 +218,7 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
     """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
     import dataclasses
     import os
+    from typing import ForwardRef
     from weakref import WeakKeyDictionary, WeakValueDictionary
 
     from parallelkit._worker import _by_value, _caches, _type_names
@@ -235,9 +236,17 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
         WeakValueDictionary: _caches.reduce_weak,
         type(os.environ): lambda known: (getattr, (os, "environb" if known is os.environb else "environ")),
         _local: lambda local: (_empty_local, tuple(vars(local))),
-        type(dataclasses.MISSING): lambda _: (getattr, (dataclasses, "MISSING")),  # compared by identity
     }
     SPOILED.add(type(dataclasses.MISSING))
+    if version_info < (3, 15):  # after that it is a sentinel, of which there are others
+        ours[type(dataclasses.MISSING)] = lambda _: (
+            getattr,
+            (dataclasses, "MISSING"),
+        )  # compared by identity
+    else:
+        ours[type(dataclasses.MISSING)] = _type_names.reduce_sentinel
+    if version_info >= (3, 14):
+        ours[ForwardRef] = _type_names.reduce_reference
     if version_info < (3, 12):
         ours[cached_property] = _caches.reduce_property
     return ours | dict.fromkeys(_type_names.kinds(), _type_names.reduce_name)

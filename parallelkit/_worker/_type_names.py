@@ -7,7 +7,9 @@ function that is annotated with one.
 
 from __future__ import annotations
 
+from functools import partial
 from sys import version_info
+from types import CodeType
 
 from parallelkit._worker._script import NAMES
 
@@ -38,19 +40,27 @@ def kinds() -> list[type]:
     return [vars(typing)[name] for name in KEYWORDS if name in vars(typing)]
 
 
+def _is_importable(thing: Any) -> bool:
+    from cloudpickle import cloudpickle
+
+    if thing.__module__ in NAMES:
+        return False
+    found = cloudpickle._lookup_module_and_qualname(thing, thing.__name__)
+    return found is not None and not cloudpickle._is_registered_pickle_by_value(found[0])
+
+
 def reduce_name(thing: Any) -> Any:
     """For a pickler: its name if the other side can import it, else what it was made of, and an id as classes have."""
     from cloudpickle import cloudpickle
 
     module, name = thing.__module__, thing.__name__
-    found = None if module in NAMES else cloudpickle._lookup_module_and_qualname(thing, name)
-    if found is not None and not cloudpickle._is_registered_pickle_by_value(found[0]):
+    if _is_importable(thing):
         return thing.__reduce__()
     if type(thing).__name__ == "TypeAliasType":
         held: list[object] = []  # the value comes when the alias is there: it may refer to that
         return (
             _make_alias,
-            (name, module, thing.__type_params__, held),
+            (name, module, thing.__type_params__, held, getattr(thing, "__qualname__", name)),
             (held, thing.__value__),
             None,
             None,
@@ -64,6 +74,47 @@ def reduce_name(thing: Any) -> Any:
     return _make, (type(thing), (name, *meant), options, module, tracker)
 
 
+_sentinels: dict[str, Any] = {}
+"""The sentinels of Python 3.15 that were sent or made, by the ids that they have in all processes."""
+_ids: dict[Any, str] = {}
+
+
+def reduce_sentinel(thing: Any) -> Any:
+    """For a pickler: its name if the other side can import it, else what it was made of, and an id: it is compared by identity.
+
+    (No weak reference can be made to one, so cloudpickle's ids are not for them.)
+    """
+    from uuid import uuid4
+
+    if _is_importable(thing):
+        return thing.__reduce__()
+    known = _ids.setdefault(thing, uuid4().hex)
+    _sentinels[known] = thing
+    return _make_sentinel, (type(thing), thing.__name__, repr(thing), thing.__module__, known)
+
+
+def _make_sentinel(kind: Any, name: str, text: str, module: str, known: str) -> Any:
+    """The one of this id that this process has, or a new one."""
+    if known not in _sentinels:
+        made = kind(name, repr=text)
+        made.__module__ = module
+        made = _sentinels.setdefault(known, made)  # another thread may have made it
+        _ids[made] = known
+    return _sentinels[known]
+
+
+def reduce_reference(reference: Any) -> Any:
+    """For a pickler: a reference to a name that was not there yet, without the globals in which it is looked up.
+
+    Since Python 3.14 it has them, all of the script's; so has the class of each dataclass that names itself or a later one.
+    """
+    from annotationlib import Format  # type: ignore[import-not-found]  # since Python 3.14
+
+    kind: Any = type(reference)
+    make = partial(kind, module=reference.__forward_module__, is_class=reference.__forward_is_class__)
+    return make, (reference.evaluate(format=Format.STRING),)
+
+
 def _make(kind: type, args: tuple[Any, ...], options: dict[str, Any], module: str, tracker: str) -> Any:
     """The one of this id that this process has, or a new one."""
     from cloudpickle import cloudpickle
@@ -73,11 +124,15 @@ def _make(kind: type, args: tuple[Any, ...], options: dict[str, Any], module: st
     return cloudpickle._lookup_class_or_track(tracker, made)
 
 
-def _make_alias(name: str, module: str, parameters: tuple[Any, ...], held: list[Any]) -> Any:
+def _make_alias(name: str, module: str, parameters: tuple[Any, ...], held: list[Any], qualname: str) -> Any:
     """An alias whose value will be the one held. Its class takes the value at once: only a ``type`` statement does not."""
     code = compile("type alias = value()", "<alias>", "exec")
     ours = {"alias": name, None: parameters or None}  # in place of its name, and of no parameters
-    consts = tuple(ours.get(const, const) for const in code.co_consts)
+    consts: tuple[Any, ...] = tuple(ours.get(const, const) for const in code.co_consts)
+    # Since Python 3.15 it is shown by the qualified name, which it has of the code of its value.
+    consts = tuple(
+        each.replace(co_qualname=qualname) if isinstance(each, CodeType) else each for each in consts
+    )
     if version_info >= (3, 15) and parameters:  # None is no constant there, but has an instruction of its own
         from opcode import opmap
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
-from parallelkit._worker._by_value import global_names
+from parallelkit._worker._by_value import used_globals
 from parallelkit._worker._caches import CACHED
 from parallelkit._worker._functions import names
 from parallelkit._worker._script import NAMES
@@ -29,8 +29,7 @@ def numbered(name: str, args: Iterable[Any]) -> dict[str, Any]:
 def variables(function: FunctionType) -> Iterable[tuple[str, Any]]:
     """What a function takes along when it travels by value: its closure, and the globals that it names."""
     yield from zip(function.__code__.co_freevars, map(_content, function.__closure__ or ()), strict=True)
-    known = function.__globals__
-    yield from ((name, known[name]) for name in global_names(function.__code__) if name in known)
+    yield from used_globals(function).items()
 
 
 def _content(cell: CellType) -> object:
