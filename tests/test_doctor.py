@@ -81,7 +81,8 @@ def test_a_python_without_sqlite3_is_told_from_others(monkeypatch):
 def test_the_core_is_what_pyproject_says():
     """The packages that are always needed are those which the project depends on."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert [*_doctor.CORE] == [re.match(r"[\w.-]+", needed)[0] for needed in project["dependencies"]]
+    needed = dict.fromkeys(re.match(r"[\w.-]+", each)[0] for each in project["dependencies"])
+    assert [*_doctor.CORE] == [*needed]
 
 
 def test_copies_that_were_not_installed_are_examined_as_well(monkeypatch):
