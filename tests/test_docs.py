@@ -58,11 +58,7 @@ def script_of(text):
     return "\n".join(lines), output
 
 
-FORKING = (
-    "import multiprocessing; multiprocessing.set_start_method('fork')\n"
-    if sys.version_info >= (3, 14)
-    else ""
-)
+FORKING = "import multiprocessing; multiprocessing.set_start_method('fork')\n" * (sys.version_info >= (3, 14))
 """From then on each worker of the standard pools would run the script, with the snippets before the one with the pool."""
 
 

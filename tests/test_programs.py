@@ -390,9 +390,8 @@ def opened(executor):
 
 
 @pytest.mark.all
-@pytest.mark.filterwarnings(
-    "ignore:It looks like .register_random"
-)  # Hypothesis does not see what leaks.py has frozen
+# Hypothesis does not see what leaks.py has frozen.
+@pytest.mark.filterwarnings("ignore:It looks like .register_random")
 @pytest.mark.parametrize("executor", ["inline", "threads", "processes", *WARM])
 def test_programs_come_to_what_a_plain_loop_would(executor):
     """And once more with the same journal: then only what it lacks is made, and comes to the same."""

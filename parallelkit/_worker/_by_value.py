@@ -267,6 +267,7 @@ def _lazy_modules() -> frozenset[str]:
 
 
 def _import_if_found(name: str) -> None:
+    """Carry out a lazy import of a module in a package; one that is missing is an error of the task that uses it."""
     try:
         __import__(name)
     except ImportError:

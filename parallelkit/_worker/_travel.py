@@ -238,13 +238,10 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
         _local: lambda local: (_empty_local, tuple(vars(local))),
     }
     SPOILED.add(type(dataclasses.MISSING))
-    if version_info < (3, 15):  # after that it is a sentinel, of which there are others
-        ours[type(dataclasses.MISSING)] = lambda _: (
-            getattr,
-            (dataclasses, "MISSING"),
-        )  # compared by identity
-    else:
+    if version_info >= (3, 15):  # it is a sentinel, of which there are others
         ours[type(dataclasses.MISSING)] = _type_names.reduce_sentinel
+    else:  # it is compared by identity
+        ours[type(dataclasses.MISSING)] = lambda _: (getattr, (dataclasses, "MISSING"))
     if version_info >= (3, 14):
         ours[ForwardRef] = _type_names.reduce_reference
     if version_info < (3, 12):

@@ -54,10 +54,8 @@ LEFT_OUT = {
     "test_loky_reuse_workers": OTHERS,
 }
 """A test, or one of its cases, and why it does not hold of our backend."""
-if sys.version_info >= (
-    3,
-    14,
-):  # multiprocessing's workers are no longer forks, and its semaphores have names
+if sys.version_info >= (3, 14):
+    # multiprocessing's workers are no longer forks, and its semaphores have names.
     LEFT_OUT["test_nested_loop[multiprocessing-parallelkit]"] = NOT_TOLD
     LEFT_OUT["test_nested_exception_dispatch"] = NO_SITE
 
