@@ -14,7 +14,7 @@ from parallelkit._executors._process._supervisor import Supervisor
 @pytest.fixture
 def setups(monkeypatch):
     numbers = count(1)
-    monkeypatch.setattr(_setup, "setup_frame", lambda width, initializer: b"%d" % next(numbers))
+    monkeypatch.setattr(_setup, "setup_frame", lambda *_: b"%d" % next(numbers))
     return Setups(2, initializer=False)
 
 
@@ -46,7 +46,7 @@ def test_new_tasks_outdate_what_workers_are_told_before_they_are_queued(setups):
             told.append(setups.frame(10))
 
     supervisor = Supervisor(1, None, None)
-    supervisor._setups = setups
+    supervisor.setups = setups
     lane = Lane(1, b"", False)
     lane.queue = Queue()
     told.append(setups.frame(10))

@@ -2170,6 +2170,29 @@ def test_a_module_that_is_imported_does_not_override_the_programs_warning_filter
     assert kinds == [type(failure.error) for failure in results.failures.values()]
 
 
+@pytest.mark.all
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="filters are the program's there")
+def test_warning_filters_of_a_context_are_taken_over(tmp_path):
+    """Where filters belong to a context (free-threaded builds have it so), tasks get those of the code that began the run."""
+    (tmp_path / "filters_of_its_own.py").write_text(FILTERS_OF_ITS_OWN)
+    source = """
+    import warnings
+    from parallelkit import ProcessExecutor, iter_parallel, run_parallel
+    from filters_of_its_own import warn
+    kinds, reused = [UserWarning], ProcessExecutor(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        collected = run_parallel(warn, kinds, executor="processes").failures.values()
+        streamed = iter_parallel(warn, kinds, executor="processes")
+        found = [*collected, *streamed, *run_parallel(warn, kinds, executor=reused).failures.values()]
+        with ProcessExecutor(1) as executor:
+            print(*(repr(each.error) for each in found), repr(executor.submit(warn, *kinds).exception()))
+    reused.shutdown()
+    """
+    found = run_script(tmp_path, source, "-X", "context_aware_warnings=1")
+    assert ["UserWarning('mind')"] * 4 == found
+
+
 def test_flags_are_taken_over(tmp_path):
     """Workers have the -O and -X flags of this interpreter."""
     source = """

@@ -73,6 +73,8 @@ class ProcessEngine:
         with job.guard():
             packed = pack_shared(job)
             pack_logger_classes()
+        if not job.shared:  # that of calls is opened in another thread than theirs
+            self._supervisor.setups.heed()
         took = monotonic() - began
         module, pace = module_for(job.fn), self._paces.recall(None if job.tentative else packed)
         lane = Lane(

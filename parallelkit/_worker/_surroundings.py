@@ -101,10 +101,12 @@ class WarningFilters:
             warnings.resetwarnings()
             self.apply()
             add, ours = warnings._add_filter, warnings.filters  # type: ignore[attr-defined]  # private; what simplefilter calls
+            # Since Python 3.14 there may be a list for each context.
+            present = getattr(warnings, "_get_filters", lambda: warnings.filters)
 
             def add_behind(*item: Any, append: bool) -> None:
                 """Within ``catch_warnings``, where there is another list, a module needs what it adds as it is imported."""
-                add(*item, append=append or (warnings.filters is ours and is_importing()))
+                add(*item, append=append or (present() is ours and is_importing()))
 
             warnings._add_filter = add_behind  # type: ignore[attr-defined]  # the same
 

@@ -45,7 +45,9 @@ class Setups:
 
     def __init__(self, width: int, initializer: bool) -> None:
         self._width, self._initializer = width, initializer
+        self._filters: Any = None
         self._tasks = object()
+        self.heed()
         self._latest: tuple[bytes, object, float] = b"", None, 0.0
         """The frame, for which tasks, and until when."""
 
@@ -53,17 +55,25 @@ class Setups:
         """Tell that there are new tasks, which must find the program as it is now; any thread may."""
         self._tasks = object()
 
+    def heed(self) -> None:
+        """Take over the warning filters of the calling thread, which has made the executor or starts a run.
+
+        Python 3.14 may keep those of ``catch_warnings`` in a context variable, as it does by default in free-threaded builds.
+        """
+        apart = getattr(sys.flags, "context_aware_warnings", False) and "warnings" in sys.modules
+        self._filters = sys.modules["warnings"]._get_context() if apart else None
+
     def frame(self, now: float) -> bytes:
         """What a worker must be told that starts now."""
         frame, tasks, until = self._latest
         if tasks is not self._tasks or now >= until:
             tasks = self._tasks  # read before the look at the program: what changes from now on outdates it
-            frame = setup_frame(self._width, self._initializer)
+            frame = setup_frame(self._width, self._initializer, self._filters)
             self._latest = frame, tasks, now + FRESH
         return frame
 
 
-def setup_frame(width: int, initializer: bool) -> bytes:
+def setup_frame(width: int, initializer: bool, warnings_context: Any = None) -> bytes:
     """The first frame of a worker: what it must know of the parent, as that is now."""
     path = search_path()
     setup = {
@@ -76,7 +86,7 @@ def setup_frame(width: int, initializer: bool) -> bytes:
         "argv": _arguments(),
         "bytecode": (sys.dont_write_bytecode, sys.pycache_prefix),
         "encodings": [_encoding(1, sys.stdout), _encoding(2, sys.stderr)],
-        "warnings": _warning_filters(),
+        "warnings": _warning_filters(warnings_context),
         **_logging(),
         "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
         "width": width * outer_width(),
@@ -203,12 +213,18 @@ def _targets(handlers: Iterable[Any]) -> list[str | None]:
     return [target(handler, sys.stdout, sys.stderr) for handler in handlers]
 
 
-def _warning_filters() -> list[tuple[Any, ...]] | None:
-    """The filters, each with its category's module and the pickled category; None if they are Python's defaults."""
-    warnings = sys.modules.get("warnings")
-    if warnings is None or warnings.filters == _DEFAULT_WARNINGS:
+def _warning_filters(context: Any) -> list[tuple[Any, ...]] | None:
+    """The filters, each with its category's module and the pickled category; None if they are Python's defaults.
+
+    ``context``: has them, if they are not the program's.
+    """
+    warnings: Any = sys.modules.get("warnings")
+    if warnings is None:
+        return None
+    filters = warnings.filters if context is None else context._filters
+    if filters == _DEFAULT_WARNINGS:
         return None
     return [
         (action, message, category.__module__, pack(category), module, line)
-        for action, message, category, module, line in warnings.filters
+        for action, message, category, module, line in filters
     ]

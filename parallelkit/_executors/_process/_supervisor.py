@@ -34,7 +34,7 @@ class Supervisor(Actor):
         self.max_workers = max_workers
         self.broken: Broken | None = None
         self._initializer = initializer
-        self._setups = Setups(max_workers, initializer is not None)
+        self.setups = Setups(max_workers, initializer is not None)
         self.pool = WorkerPool(max_workers, max_tasks, self._spawn, self._startable)
         self._deaths, self._shortage = Deaths(max_workers), Shortage()
         self.blocks = BlockPool()
@@ -48,7 +48,7 @@ class Supervisor(Actor):
 
     def offer(self, batch: Batch) -> None:
         """Queue new attempts, which call for a turn only if some worker could take it."""
-        self._setups.outdate()  # first: a worker that starts for these must know the program as it is now
+        self.setups.outdate()  # first: a worker that starts for these must know the program as it is now
         batch.lane.queue.append(batch)
         self._offered = True
         if self.pool.hungry:
@@ -188,7 +188,7 @@ class Supervisor(Actor):
         return self._starter.startable(wanted, len(self.pool.workers), self.pool.wants_spare)
 
     def _spawn(self, now: float) -> Worker | None:
-        setup = self._setups.frame(now)  # what may raise comes first
+        setup = self.setups.frame(now)  # what may raise comes first
         try:
             born = self._starter.spawn()
             worker = Worker(born, setup, self._initializer, self._reserve, now)
