@@ -16,7 +16,8 @@ class Facts(SimpleNamespace):
     the parent. ``job_seconds``: for pickling the function and what is passed to all tasks, together ``job_bytes``
     long. ``limits``: the run's limits as text. ``blocked_seconds``: how long coroutines held their event loop in long
     steps; the longest one took ``longest_step``, in the task with the index ``longest_step_of``. ``outer``: by what
-    the default width of a run in threads was divided; 1 for any other width.
+    the default width of a run in threads was divided; 1 for any other width. ``one_at_a_time``: whether threads run
+    Python code one at a time, as they do where there is a global interpreter lock.
     """
 
     executor: str = "threads"
@@ -39,6 +40,7 @@ class Facts(SimpleNamespace):
     longest_step: float = 0.0
     longest_step_of: int = -1
     outer: int = 1
+    one_at_a_time: bool = True
 
     def replaced(self, **changes: Any) -> Facts:
         """A copy with these changes."""

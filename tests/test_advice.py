@@ -39,6 +39,9 @@ HEALTHY = {
     "computing in processes": plant([0.05] * 400, workers=4, executor="processes", cpu_seconds=0.2),
     "processes, and a parent that computes": plant([0.8] * 80, executor="processes", cpu_seconds=8.0),
     "arrays in threads, without the lock": plant([0.05] * 400, workers=4, cpu_seconds=10.0),
+    "threads that compute, without the interpreter lock": plant(
+        [0.8] * 80, cpu_seconds=8.0, one_at_a_time=False
+    ),
     "one by one": plant([0.1] * 20, workers=1, executor="inline", cpu_seconds=2.0),
     "one by one, one of them long": plant([10.0] + [0.1] * 20, workers=1, executor="inline"),
     "one by one, from a slow input": plant([0.1] * 20, 1, executor="inline", pause=0.5, input_seconds=8.0),

@@ -89,7 +89,7 @@ _executors/_process/_payload
 _executors/_process/_definitions  _executors/_process/_arrivals  _executors/_process/_blocks  _executors/_process/_at_import  _executors/_contexts
 _executors/_process/_preload  _executors/_gate  _executors/_width  _executors/_submit/_future  _executors/_submit/_refusals  _executors/_thread/_stacks  _executors/_process/_crash_stack  _executors/_thread/_lending  _executors/_thread/_queue  _executors/_thread/_loss  _executors/_thread/_overdue  _executors/_submit/_chunks  _executors/_process/_culprit  _executors/_process/_validation  _executors/_process/_words  _executors/_process/_killing  _executors/_process/_reserve
 _executors/_process/_generators
-_executors/_process/_captures  _executors/_greenlets
+_executors/_process/_captures  _executors/_greenlets  _executors/_shared
 _executors/_contract
 _executors/__init__  _executors/*/__init__
 _input/_source

@@ -8,6 +8,7 @@ from time import monotonic
 
 import pytest
 
+from parallelkit._executors import _gate
 from parallelkit._executors._gate import Gate
 
 LONG = 30  # seconds: a wait that takes so long has lost its wake-up
@@ -17,8 +18,10 @@ def nothing():
     return False
 
 
-def test_no_wake_up_is_lost(restless):
+@pytest.mark.parametrize("free", [False, True])
+def test_no_wake_up_is_lost(restless, monkeypatch, free):
     """However putting and waiting interleave, the waiter gets every item, and never sleeps while one is there."""
+    monkeypatch.setattr(_gate, "FREE_THREADED", free or _gate.FREE_THREADED)
     gate, items, senders, each = Gate(), deque(), 4, 5_000
 
     def send():

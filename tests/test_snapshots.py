@@ -1,18 +1,21 @@
 """What one thread looks through while others change it is first copied in one step.
 
-``list`` does that. ``tuple`` does not on Python 3.11: it allocates between taking the iterator and using
-it, garbage may be collected there, and a finalizer lets another thread run.
+``list`` does that, of deques only where there is a global lock (``snapshot``). ``tuple`` does not on Python 3.11: it allocates
+between taking the iterator and using it, garbage may be collected there, and a finalizer lets another thread run.
 """
 
 import gc
+import itertools
 import threading
 import time
+from collections import deque
 from contextlib import contextmanager
 
 import pytest
 
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._lane import Batch, Lane
+from parallelkit._executors._shared import Numbers, snapshot
 from parallelkit._executors._thread._queue import TicketQueue
 from parallelkit._executors._thread._slots import Slots
 
@@ -133,3 +136,37 @@ def test_nobody_stumbles_over_what_another_thread_changes(things):
     look, change = things()
     with changing(change):
         look_again_and_again(look)
+
+
+class Changing(deque):
+    """A deque that another thread changes while it is gone through, as interpreters without a global lock allow."""
+
+    tries = 0
+
+    def __iter__(self):
+        self.tries += 1
+        if self.tries < 3:
+            raise RuntimeError("deque mutated during iteration")
+        return super().__iter__()
+
+
+def test_a_copy_is_made_again_if_another_thread_interferes():
+    """Each try that fails is another thread's progress."""
+    things = Changing("abc")
+    assert ["a", "b", "c"] == snapshot(things)
+    assert things.tries == 3
+
+
+def test_no_number_is_drawn_twice():
+    """Drawing from ``count`` is no single step in interpreters without a global lock."""
+    numbers, drawn = Numbers(1), [[], [], [], []]
+
+    def draw(into):
+        into.extend(numbers.draw() for _ in range(2_000))
+
+    threads = [threading.Thread(target=draw, args=(into,)) for into in drawn]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(range(1, 8_001)) == sorted(itertools.chain(*drawn))

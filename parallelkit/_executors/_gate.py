@@ -9,6 +9,7 @@ from collections.abc import Callable
 from math import inf
 
 from parallelkit._executors._greenlets import refuse_late_patching
+from parallelkit._executors._shared import FREE_THREADED
 
 BREATHS = (0.05, 1.0)
 """Seconds after which a waiter stops blocking for a moment, once each. Python misses a signal that arrives at
@@ -33,7 +34,9 @@ class Gate:
 
     def open(self) -> None:
         """Let the waiter through, if there is one. Callable from any thread or from a signal handler."""
-        if self._tokens:  # to raise IndexError would cost every finished attempt more than this look
+        # To raise IndexError would cost every finished attempt more than this look. Without a global lock, only ``pop`` is
+        # sure to see the token of a waiter that has not seen what came before.
+        if FREE_THREADED or self._tokens:
             try:
                 self._tokens.pop()
             except IndexError:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import count
 from typing import Any
 
 from parallelkit._collector import without_collector
@@ -26,6 +26,7 @@ from parallelkit._executors._process._sharing import pack_initializer, pack_shar
 from parallelkit._executors._process._stacks import running, whereabouts
 from parallelkit._executors._process._startable import check_startable, check_watchable
 from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._shared import Numbers, snapshot
 from parallelkit._executors._tickets import items_of
 from parallelkit._facts import Facts
 from parallelkit._interrupt import times_raised
@@ -57,7 +58,7 @@ class ProcessEngine:
         self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
         self._kept = initializer, initargs  # a manager deletes what has no proxy left
-        self._numbers, self._paces, self._pid = count(1), Paces(), os.getpid()
+        self._numbers, self._paces, self._pid = Numbers(1), Paces(), os.getpid()
 
     def open(self, job: Job) -> ProcessPort:
         """Open a port; raises TypeError if the function or its arguments cannot be pickled.
@@ -78,7 +79,7 @@ class ProcessEngine:
         took = monotonic() - began
         module, pace = module_for(job.fn), self._paces.recall(None if job.tentative else packed)
         lane = Lane(
-            next(self._numbers), packed, job.exact and not job.tentative, job.patient, module, pace=pace
+            self._numbers.draw(), packed, job.exact and not job.tentative, job.patient, module, pace=pace
         )
         port = ProcessPort(self, self._supervisor, lane, job)
         port.sent = took, len(packed)
@@ -105,8 +106,9 @@ class ProcessEngine:
             self._supervisor.stop()
             self._supervisor.join()
 
-    def __del__(self) -> None:
-        if "_pid" in vars(self) and os.getpid() == self._pid:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        # As the interpreter goes, modules may be empty already, and the workers end with it.
+        if not is_finalizing() and "_pid" in vars(self) and os.getpid() == self._pid:
             self._supervisor.stop()
 
 
@@ -193,7 +195,7 @@ class ProcessPort(Port):
             self._lane.gate.wait(self._has_news, None if until is None else until - monotonic())
         self._woken, self._lane.others = False, 0
         # Only the events that are there now: log records may come without end.
-        kinds = list(map(type, self._lane.events.copy()))  # a copy: the supervisor's thread adds to them
+        kinds = list(map(type, snapshot(self._lane.events)))
         if Record in kinds:
             self._take(len(kinds))  # handlers of records run code that has nothing to do with this run
         elif kinds:

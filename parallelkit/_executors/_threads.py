@@ -16,6 +16,7 @@ from typing import Any
 
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, Ticket
+from parallelkit._executors._shared import snapshot
 from parallelkit._executors._thread._lending import Borrower, current_worker, lender, take_claim
 from parallelkit._executors._thread._loss import Loss, loss_at
 from parallelkit._executors._thread._port import ThreadPort
@@ -289,7 +290,7 @@ class ThreadEngine:
             self.closed = True
             self._starts.give_up(self.workers, self.abandoned)
             # Where a start was interrupted, the thread may be among the idle ones only.
-            workers = self.workers.union(self.idle, self.spares)
+            workers = self.workers.union(snapshot(self.idle), self.spares)
         for port in self.ports:
             port.fail(ParallelKitError("the executor was shut down"))  # else its run would wait for ever
             port.close()

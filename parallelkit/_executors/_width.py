@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from math import inf, prod
 from types import MappingProxyType
@@ -72,3 +73,9 @@ def cgroup_quota() -> float | None:
     if quota.strip() in ("max", "-1"):
         return None
     return int(quota) / int(period)
+
+
+def has_global_lock() -> bool:
+    """Whether threads run Python code one at a time. Interpreters built without that lock may still turn it on."""
+    ask: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)  # since Python 3.13
+    return ask is None or ask()

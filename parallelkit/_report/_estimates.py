@@ -40,8 +40,10 @@ def survives_a_loop(run: Survey) -> bool:
 def ideal(run: Survey) -> float:
     """The seconds that these attempts would take if only their number, durations and processor time mattered."""
     facts, summary, compute = run.ledger.facts, run.summary, 0.0
-    if facts.executor in THREADS:  # they compute one at a time, unless more processors were seen in use
-        compute = compute_seconds(run) / (facts.cpus if compute_seconds(run) > AS_ONE * summary.wall else 1)
+    if facts.executor in THREADS:
+        compute = compute_seconds(run)
+        if not facts.one_at_a_time or compute > AS_ONE * summary.wall:  # more processors were seen in use
+            compute /= facts.cpus
     return max(summary.longest, summary.busy / facts.max_workers, compute)
 
 
@@ -66,6 +68,7 @@ def interpreter_bound(run: Survey) -> bool:
     facts, wall, compute = run.ledger.facts, run.summary.wall, compute_seconds(run)
     return (
         facts.executor in THREADS
+        and (facts.one_at_a_time or facts.coroutines)
         and run.summary.parallelism >= 1.5
         and 0.7 * wall <= compute <= AS_ONE * wall
         and compute >= 0.75 * facts.cpu_seconds  # else threads that tasks started compute

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 from parallelkit._errors import InputError
 from parallelkit._executors._choice import open_engine
 from parallelkit._executors._contract import Engine, Job, Port
-from parallelkit._executors._width import outer_width, usable_cpus
+from parallelkit._executors._width import has_global_lock, outer_width, usable_cpus
 from parallelkit._facts import Facts
 from parallelkit._form import check_form, shape_of
 from parallelkit._input._growth import Growth
@@ -103,6 +103,7 @@ class Plan:
             max_workers=engine.max_workers,
             began_at=self.began_at,
             cpus=usable_cpus(),
+            one_at_a_time=has_global_lock(),
             timeout=options.timeout,
             timeouts_enforced=executor != "inline" or self.world.staged,
             limits=tuple(map(repr, options.limits)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from itertools import count
 from math import inf
 from threading import Lock, Thread
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from parallelkit._executors._process._holding import LOOK
 from parallelkit._executors._process._lane import Lane, Lost, Record, Span
 from parallelkit._executors._process._payload import Payload, payload_of
 from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._shared import Numbers
 from parallelkit._locks import careful
 from parallelkit._raised import describe_error
 from parallelkit._system import monotonic
@@ -23,7 +23,7 @@ from parallelkit._system import monotonic
 FIRST_LOOK = 0.004  # seconds from a change to the next look at what runs; then doubled each time, up to ...
 LAST_LOOK = 1.0  # ... this
 
-_numbers = count(1)
+_numbers = Numbers(1)
 
 
 class Sight(NamedTuple):
@@ -48,7 +48,7 @@ class WorkerRun:
         self._run = run
         self.supervisor = supervisor
         self._tell = tell
-        self._lane = Lane(next(_numbers), b"", exact)
+        self._lane = Lane(_numbers.draw(), b"", exact)
         self._learning = careful(Lock)
         self._taught = False
         self._pendings: dict[str, Pending] = {}

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from _pickle import loads
 from collections import deque
-from itertools import count
 from typing import Any
 
+from parallelkit._executors._shared import Numbers, snapshot
 from parallelkit._worker import _leases
 from parallelkit._worker._buffers import Block, buffers_in, layout, new_block
 from parallelkit._worker._channel import map_file
@@ -58,7 +58,7 @@ class BlockPool:
         self._free: deque[ItemBlock] = deque()  # several threads use it and the next, each by atomic steps
         self.lent: set[int] = set()
         """Numbers of the blocks that hold an item."""
-        self._numbers = count()
+        self._numbers = Numbers()
         self.dropped: deque[int] = deque()
         """Numbers of blocks that were given up; the supervisor tells the workers."""
         self._closed = False
@@ -69,7 +69,7 @@ class BlockPool:
         block = self._take(size)
         if block is None:
             fd, size = new_block(buffers, spans, size)
-            block = ItemBlock(fd, size, next(self._numbers))
+            block = ItemBlock(fd, size, self._numbers.draw())
         else:
             block.fill(buffers, spans)
         return Buffered(self, block, blob, spans, size)
@@ -93,7 +93,7 @@ class BlockPool:
             self.dropped.append(block.number)
             return
         self._free.append(block)
-        while sum([free.size for free in list(self._free)]) > SPARE_BYTES + block.size:
+        while sum([free.size for free in snapshot(self._free)]) > SPARE_BYTES + block.size:
             try:
                 self.dropped.append(self._free.popleft().number)
             except IndexError:

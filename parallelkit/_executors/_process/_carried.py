@@ -7,7 +7,6 @@ from contextlib import suppress
 from copy import copy
 from functools import partial
 from io import BytesIO
-from itertools import count
 from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -16,6 +15,7 @@ from parallelkit._executors._contract import Call
 from parallelkit._executors._process._at_import import refuse_packed
 from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, refuse_alike
+from parallelkit._executors._shared import Numbers
 from parallelkit._tasks import call_star
 from parallelkit._worker._by_value import MoreError, pack_function
 from parallelkit._worker._caches import CACHED
@@ -35,7 +35,7 @@ _large: WeakSet[Callable[..., Any]] = WeakSet()
 _numbers: WeakKeyDictionary[Callable[..., Any], int] = WeakKeyDictionary()
 """Of lambdas and nested functions that were submitted: each is another function, even if the bytes of two are the same."""
 
-_unused = count(1)
+_unused = Numbers(1)
 
 
 class Carried:
@@ -155,7 +155,7 @@ def _scope_of(fn: Callable[..., Any], lane: int) -> int:
     """Among which functions one of equal bytes is the same: all (0). A lambda or nested one: those of a lane, or only this object (< 0)."""
     if "<" not in name_of(fn):
         return 0
-    return lane or _numbers.setdefault(fn, -next(_unused))
+    return lane or _numbers.setdefault(fn, -_unused.draw())
 
 
 def name_of(fn: object) -> str:

@@ -28,8 +28,11 @@ class Holding:
 
     @property
     def lane(self) -> Lane | None:
-        """The lane whose attempts it holds."""
-        return self.batches[0].lane if self.batches else None
+        """The lane whose attempts it holds. Any thread may ask; the supervisor's changes it."""
+        try:
+            return self.batches[0].lane
+        except IndexError:
+            return None
 
     def stock(self) -> float:
         """Seconds for which it will have work, by the pace; 0 if it may run out at any moment."""

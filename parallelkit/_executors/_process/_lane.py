@@ -19,6 +19,7 @@ from parallelkit._executors._process._arrivals import Content
 from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._pace import Pace
 from parallelkit._executors._process._payload import File, Payload
+from parallelkit._executors._shared import snapshot
 from parallelkit._executors._tickets import shortest_timeout
 from parallelkit._worker import _channel
 from parallelkit._worker._travel import pack
@@ -254,7 +255,7 @@ class Lane:
 
     def waiting(self) -> int:
         """How many attempts are queued."""
-        return sum([len(batch.tickets) for batch in list(self.queue)])
+        return sum([len(batch.tickets) for batch in snapshot(self.queue)])
 
     def take(self, most: int) -> Batch:
         """Take the next attempts in order, at most ``most``, and no more bytes than ``HEAVY`` unless it is one."""

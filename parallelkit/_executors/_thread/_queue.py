@@ -11,6 +11,7 @@ from threading import Lock
 from typing import TypeAlias
 
 from parallelkit._executors._contract import Ticket
+from parallelkit._executors._shared import snapshot
 from parallelkit._locks import careful
 
 UNLIMITED = maxsize  # tickets that a port may have queued
@@ -71,7 +72,7 @@ class TicketQueue:
 
     def move_forward(self, index: int) -> bool:
         """Move a ticket that a task waits for to the urgent queue; False if a thread has taken it already."""
-        for ticket in list(self.queue):
+        for ticket in snapshot(self.queue):
             if ticket[0] == index:
                 try:
                     self.queue.remove(ticket)

@@ -9,6 +9,7 @@ from heapq import heappop, heappush
 from itertools import count
 from threading import Thread, get_ident
 
+from parallelkit._executors._shared import snapshot
 from parallelkit._executors._thread._worker import ThreadWorker
 
 
@@ -66,7 +67,7 @@ class Registry:
     def join(self) -> None:
         """Wait until the threads that have left have ended, except for the calling one."""
         own = get_ident()  # ``current_thread`` no longer knows one that drops its thread-locals
-        for thread in list(self._left):
+        for thread in snapshot(self._left):
             if thread.ident != own:
                 thread.join()
 
