@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from _thread import RLock
 from functools import partial
-from types import MemberDescriptorType, resolve_bases
+from types import MemberDescriptorType, WrapperDescriptorType, resolve_bases
 
 from parallelkit._locks import careful
 from parallelkit._worker import _enums, _script
@@ -75,6 +75,11 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
         return reduced
     from enum import Enum
 
+    from parallelkit._worker import _built  # late: workers do not need it to start
+
+    known = _built.expression(cls)
+    if known is not None:
+        return known
     if issubclass(cls, Enum):
         reduced = make_enum, *_enums.parts(cls, reduced), *reduced[3:]
     else:
@@ -86,7 +91,7 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
 
         state.pop(DEFERRED, None)
         state.pop("__annotations_cache__", None)  # what that has returned
-        state["__annotations__"] = annotations_of(cls)
+        state.setdefault("__annotations__", annotations_of(cls))
     if editions is not None:
         reduced = editions.reduce(cls, reduced)
         if len(reduced) < 6:  # something stands for the class
@@ -100,6 +105,8 @@ def _ahead(cls: type, reduced: Any) -> Any:
     An attribute, or a global that a method names, may lead to objects of the class itself, be it as keys of a dict. What is
     not set by then is not in their way: the ``__new__`` of a singleton, a ``__setattr__`` that refuses, a ``__getattr__``.
     """
+    from parallelkit._worker._built import Called  # late: workers do not need it to start
+
     make, spec, (attributes, members, *others), *rest = reduced
     order = {name: place for place, name in enumerate(vars(cls))}
     whole = dict(sorted(attributes.items(), key=lambda each: order.get(each[0], len(order))))
@@ -110,23 +117,13 @@ def _ahead(cls: type, reduced: Any) -> Any:
         # Class variables are among them, too, which may lead to objects of the class.
         given[FIELDS] = {field.name: field for field in fields(cls)}
     hashing, reading = (
-        [_Called(set_first, cls, name, given[name]) for name in group if name in whole]
+        [Called(set_first, cls, name, given[name]) for name in group if name in whole]
         for group in needed_by_objects(cls)
     )
     # The hash of an enum's members may be made of their attributes.
-    filled = [_Called(set_members, cls, members)] if members else []
+    filled = [Called(set_members, cls, members)] if members else []
     first: dict[int | str, Any] = dict(enumerate([*hashing, *filled, *reading]))
     return make, spec, (first | whole, *others), *rest
-
-
-class _Called:
-    """Stands for what a function returns at the other end."""
-
-    def __init__(self, function: Callable[..., object], *args: object) -> None:
-        self._reduced = function, args
-
-    def __reduce__(self) -> Any:
-        return self._reduced
 
 
 def set_first(cls: type, name: str, value: object) -> str:
@@ -136,15 +133,26 @@ def set_first(cls: type, name: str, value: object) -> str:
     return name
 
 
-def set_members(cls: type, members: dict[str, dict[str, Any]]) -> None:
-    """Give the members of an enum that has no edition yet their attributes."""
-    if _made().get(cls, NO_EDITION) is None:
+def set_members(cls: type, members: dict[str, Any]) -> None:
+    """Give the members of an enum that has no edition yet their attributes, or a class of ``ctypes`` its fields."""
+    if _made().get(cls, NO_EDITION) is not None:
+        return
+    if hasattr(cls, "__members__"):
         _enums.set_attributes(cls, members)
+    else:
+        for name, value in members.items():
+            setattr(cls, name, value)
 
 
 def _setter(cls: type) -> Callable[[type, str, Any], None]:
     """How to set an attribute: without the ``__setattr__`` of a metaclass of the script, which has accepted it already."""
-    return type.__setattr__ if type(cls) in _made() else setattr
+    return _kind_of(cls).__setattr__ if type(cls) in _made() else setattr
+
+
+def _kind_of(cls: type) -> Any:
+    """The class, of the metaclass and its bases, by whose code in C attributes are set and deleted; ``type`` but for ``ctypes``."""
+    metaclass: Any = type(cls)
+    return next(kind for kind in metaclass.__mro__ if type(kind.__setattr__) is WrapperDescriptorType)
 
 
 def _whole(cls: type, reduced: Any) -> Any:
@@ -154,7 +162,9 @@ def _whole(cls: type, reduced: Any) -> Any:
     """
     from typing import TypedDict, is_typeddict
 
-    make, (kind, name, bases, given, *more), (attributes, own), *rest = reduced
+    from parallelkit._worker._built import definition  # late: workers do not need it to start
+
+    make, (kind, name, bases, given, tracker, keywords), (attributes, own), *rest = reduced
     if is_typeddict(cls) and "__orig_bases__" not in vars(cls):  # nearly all have it from Python 3.12 on
         bases = (TypedDict,)  # in place of dict, which the metaclass refuses
     given = given | {"__qualname__": cls.__qualname__}
@@ -162,11 +172,15 @@ def _whole(cls: type, reduced: Any) -> Any:
     repeated = {k: v for k, v in vars(cls).items() if any(v is known.get(k, cls) for known in of_bases)}
     repeated.pop("__weakref__", None)  # since Python 3.15 the same object in all classes; each gets its own
     attributes = repeated | attributes
+    built = definition(cls, attributes)
+    if built is not None:
+        body, keywords, attributes, own = built
+        given |= body
     # typing.NamedTuple sets slots itself, and refuses them.
-    if "__slots__" in vars(cls) and "NamedTuple" not in [getattr(base, "__name__", "") for base in bases]:
+    elif "__slots__" in vars(cls) and "NamedTuple" not in [getattr(base, "__name__", "") for base in bases]:
         given["__slots__"] = vars(cls)["__slots__"]
         attributes = {k: v for k, v in attributes.items() if type(v) is not MemberDescriptorType}
-    return make, (kind, name, bases, given, *more), (attributes, own), *rest
+    return make, (kind, name, bases, given, tracker, keywords), (attributes, own), *rest
 
 
 def make_class(*spec: Any) -> type:
@@ -174,7 +188,9 @@ def make_class(*spec: Any) -> type:
     return _find_or_make(_make_bare, spec)
 
 
-def _make_bare(kind: Any, name: str, bases: tuple[Any, ...], *rest: Any) -> type:
+def _make_bare(
+    kind: Any, name: str, bases: tuple[Any, ...], given: dict[str, Any], tracker: str, keywords: Any
+) -> type:
     """Make a class without the hooks of its metaclass and its bases, as far as those are the script's, too.
 
     They have run where the class was made, and what they did to it is among its attributes. Here they would have neither
@@ -185,16 +201,18 @@ def _make_bare(kind: Any, name: str, bases: tuple[Any, ...], *rest: Any) -> type
     made = _made()
     maker = next(base for base in kind.__mro__ if base not in made)
     make = kind if maker is kind else partial(maker.__new__, kind)
+    if keywords:
+        make = partial(make, **keywords)
     with _lock:
         above = [cls for base in resolve_bases(bases) for cls in base.__mro__ if cls in made]
         hooks = {cls: vars(cls)[HOOK] for cls in above if HOOK in vars(cls)}
         try:
             for cls in hooks:
-                type.__delattr__(cls, HOOK)
-            bare: type = cloudpickle._make_skeleton_class(make, name, bases, *rest)
+                _kind_of(cls).__delattr__(cls, HOOK)
+            bare: type = cloudpickle._make_skeleton_class(make, name, bases, given, tracker, None)
         finally:
             for cls, hook in hooks.items():
-                type.__setattr__(cls, HOOK, hook)
+                _kind_of(cls).__setattr__(cls, HOOK, hook)
     if ABSTRACT in vars(bare):  # as long as it lacks its methods, which may lead to objects of it
         type.__setattr__(bare, ABSTRACT, frozenset())
     return bare
@@ -248,7 +266,7 @@ def _fill(cls: type, attributes: dict[Any, Any], edition: Edition) -> None:
     if had is None:
         first = {name for at, name in attributes.items() if type(at) is int}  # see _ahead
         for name in first.intersection(vars(cls)):
-            type.__delattr__(cls, name)  # and so it gets its place among the others
+            _kind_of(cls).__delattr__(cls, name)  # and so it gets its place among the others
         attributes = {name: value for name, value in attributes.items() if type(name) is str}
     elif had[0] >= edition[0]:
         return

@@ -13,6 +13,7 @@ from parallelkit._executors._process._captures import given, goes_by_value, numb
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker import _connections
+from parallelkit._worker._built import is_field
 from parallelkit._worker._classes import DEFERRED
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._parts import flaw_of, why_unfit
@@ -143,7 +144,7 @@ def _by_class(thing: object) -> Found | None:
         why = flaw_of(cls) if goes_by_value(cls) else None
         if why is not None:
             for name, value in vars(cls).items():
-                never_pickled = name in ("_abc_impl", DEFERRED)
+                never_pickled = name in ("_abc_impl", DEFERRED) or is_field(value)
                 flaw = None if never_pickled else _flaw_past(cls, value)
                 if flaw is not None:
                     return _in_method(value, cls) or (f"{name}, which {describe(cls)} has,", cls, flaw)
