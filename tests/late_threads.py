@@ -16,20 +16,19 @@ class LateThreads:
     def __init__(self, monkeypatch, name):
         self.may_go_on, self.ended = threading.Event(), threading.Event()
         self._name, self._struck = name, False
-        late = self
+        bootstrap = threading.Thread._bootstrap
 
-        class Thread(threading.Thread):
-            def _bootstrap(self):
-                if not late._is_struck(self.name):
-                    super()._bootstrap()
-                    return
-                time.sleep(0.02)  # until the starter blocks: a signal just before that would not wake it
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                late.may_go_on.wait(PATIENCE)
-                super()._bootstrap()
-                late.ended.set()
+        def begin(thread):
+            if not self._is_struck(thread.name):
+                bootstrap(thread)
+                return
+            time.sleep(0.02)  # until the starter blocks: a signal just before that would not wake it
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            self.may_go_on.wait(PATIENCE)
+            bootstrap(thread)
+            self.ended.set()
 
-        monkeypatch.setattr(threading, "Thread", Thread)
+        monkeypatch.setattr(threading.Thread, "_bootstrap", begin)
 
     def _is_struck(self, name):
         struck, self._struck = not self._struck and name == self._name, self._struck or name == self._name

@@ -4,26 +4,29 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
-from parallelkit import _locks
-from parallelkit._executors._submit import _future
+from parallelkit import ThreadExecutor, _conditions, _locks
+from parallelkit._conditions import Condition, Event, Semaphore, Thread
+from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._locks import CarefulLock, careful
 
-FILES = (_locks.__file__, _future.__file__, threading.__file__)
+FILES = (_locks.__file__, _conditions.__file__, threading.__file__)
 
 
 class StrayError(BaseException):
     """An exception that nobody expects."""
 
 
-def strike(number):
-    """A profile function that raises at the n-th event within the code of locks, other than the return from it."""
+def strike(number, spared=()):
+    """A profile function that raises at the n-th event within the code of locks at which a signal handler may do so, too."""
 
     def profile(frame, event, argument):
         nonlocal number
-        if frame.f_code.co_filename in FILES and event != "return":
+        code = frame.f_code
+        if code.co_filename in FILES and code.co_name not in spared and event in ("call", "c_return"):
             number -= 1
             if number == 0:
                 raise StrayError  # and Python takes this function off
@@ -40,18 +43,23 @@ def is_free(lock):
     return taken[0]
 
 
-def is_struck(lock, number):
-    """Take a lock and give it back, with an exception at the n-th event; whether there were so many."""
+def is_struck(act, number, spared=()):
+    """Do it, with an exception at the n-th event; whether there were so many."""
     before = sys.getprofile()
-    sys.setprofile(strike(number))
+    sys.setprofile(strike(number, spared))
     try:
-        with lock:
-            pass
+        act()
     except StrayError:
         return True
     finally:
         sys.setprofile(before)
     return False
+
+
+def take(lock):
+    """Take it, and give it back."""
+    with lock:
+        pass
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -61,25 +69,102 @@ def test_wherever_an_exception_strikes_the_lock_is_given_back(nested):
         lock = CarefulLock()
         if nested:
             lock.acquire()
-        struck = is_struck(lock, number)
+        struck = is_struck(partial(take, lock), number)
         if nested:
             assert not is_free(lock), number
             lock.release()
         assert is_free(lock), number
         if not struck:
             break
-    assert number > 4  # as it begins, before and after it counts, before and after it takes the lock
+    assert number > 3  # as it begins, has counted, has taken the lock
 
 
 def test_wherever_an_exception_strikes_a_future_is_not_left_locked():
     """That of Python is, where it strikes as ``Condition.__exit__`` begins: then the thread that makes calls would wait for ever."""
     for number in range(1, 100):
-        condition = _future.PoolFuture(None)._condition
-        struck = is_struck(condition, number)
+        condition = PoolFuture(None)._condition
+        struck = is_struck(partial(take, condition), number)
         assert is_free(condition), number
         if not struck:
             break
     assert number > 2  # as each of its methods is looked up
+
+
+def wait(condition):
+    """Wait where it is held twice, as ``result`` of a future does."""
+    with condition, condition:
+        condition.wait(0)
+
+
+@pytest.mark.parametrize(
+    ("make", "act", "lock", "fewest"),
+    [
+        (Condition, wait, lambda it: it, 8),
+        (Event, lambda it: (it.wait(0), it.set()), lambda it: it._cond, 12),
+        (
+            partial(Semaphore, 1),
+            lambda it: (it.acquire(), it.acquire(timeout=0.001), it.release()),
+            lambda it: it._cond,
+            20,
+        ),
+    ],
+)
+def test_wherever_an_exception_strikes_who_waits_gets_it_and_leaves_nothing_locked(make, act, lock, fewest):
+    """With Python's own, it became a RuntimeError of the lock, or who wakes those that wait then waited for ever."""
+    for number in range(1, 100):
+        it = make()
+        struck = is_struck(partial(act, it), number)
+        assert is_free(lock(it)), number
+        if not struck:
+            break
+    assert number > fewest
+
+
+def test_wherever_an_exception_strikes_its_starter_a_thread_begins():
+    """It tells its starter that it has begun, and did so for ever if that had left the lock taken."""
+    for number in range(1, 100):
+        begun = threading.Lock()
+        begun.acquire()
+        thread = Thread(target=begun.release)
+        struck = is_struck(thread.start, number, spared=("start", "is_set", "daemon"))
+        assert begun.acquire(timeout=20), number
+        thread.join()
+        if not struck:
+            break
+    assert number > 8
+
+
+def test_a_condition_is_as_that_of_python():
+    """Who waits is woken, waits no longer than its timeout, and must hold the lock."""
+    condition = Condition()
+    with pytest.raises(RuntimeError, match="cannot wait on un-acquired lock"):
+        condition.wait()
+    with condition:
+        assert not condition.wait(0)
+        assert not condition.wait(0.001)
+        assert not condition._waiters
+
+        def notify():
+            with condition:
+                condition.notify()
+
+        thread = threading.Thread(target=notify)
+        thread.start()
+        assert condition.wait()
+    thread.join()
+
+
+def test_wherever_an_exception_strikes_the_first_call_the_next_ones_are_made():
+    """The executor's thread tells the first that it has begun, and would never get to any call."""
+    for number in range(1, 100):
+        with ThreadExecutor(1) as executor:
+            struck = is_struck(
+                partial(executor.submit, int), number, spared=("start", "is_set", "daemon", "__init__")
+            )
+            assert 0 == executor.submit(int).result(20), number
+        if not struck:
+            break
+    assert number > 8
 
 
 def test_it_excludes_other_threads():

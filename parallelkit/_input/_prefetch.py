@@ -6,10 +6,11 @@ not yield the outcome of the last.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from parallelkit._conditions import Semaphore, Thread
 
 AHEAD = 1024  # at most so many items are read and not yet taken
 
@@ -30,15 +31,15 @@ class Prefetch:
         self.wake: Callable[[], None] = lambda: None  # called when an item, or the end, has come
         self._source = source
         self._items: deque[Any] = deque()
-        self._room = threading.Semaphore(AHEAD)
-        self._came = threading.Semaphore(0)
+        self._room = Semaphore(AHEAD)
+        self._came = Semaphore(0)
         self._error: Exception | None = None
         self._ended = False
         self._closed = False
 
     def start(self) -> None:
         """Begin to read."""
-        threading.Thread(target=self._read, name="parallelkit_input", daemon=True).start()
+        Thread(target=self._read, name="parallelkit_input", daemon=True).start()
 
     def _read(self) -> None:
         try:

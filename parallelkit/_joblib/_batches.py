@@ -11,6 +11,7 @@ from pickle import PicklingError
 from reprlib import Repr
 from typing import Any
 
+from parallelkit._conditions import Thread
 from parallelkit._executors._contract import Block, Ended, Engine, Job, Ticket
 from parallelkit._joblib._packing import Packer
 from parallelkit._joblib._worker import run
@@ -67,7 +68,7 @@ class Batches:
         self._numbers = count()
         self._closing = False
         self._failure: BaseException | None = None  # why no batch can be run any more
-        self._thread = threading.Thread(target=self._work, name="parallelkit_joblib", daemon=True)
+        self._thread = Thread(target=self._work, name="parallelkit_joblib", daemon=True)
         self._thread.start()
 
     def submit(self, calls: Any, callback: Callable[[Sent], object] | None) -> Sent:

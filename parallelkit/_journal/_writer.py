@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+from parallelkit._conditions import Condition, Thread
 from parallelkit._journal._file import Journal, Record
-from parallelkit._locks import careful
 
 GATHER = 0.02  # seconds that the first record of a batch waits for more
 MOST_ENTRIES, MOST_BYTES = 10_000, 64 << 20  # that may be waiting before ``put`` blocks
@@ -20,9 +20,7 @@ class JournalWriter:
         self._failed = failed
         self._waiting: dict[str, Record] = {}
         self._bytes = 0
-        # Taken by a ``with`` of its own: Ctrl-C in the ``with`` of the condition may leave it locked.
-        self._lock = careful(threading.Lock)
-        self._changed = threading.Condition(self._lock)
+        self._changed = Condition()
         self._idle = False
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -31,7 +29,7 @@ class JournalWriter:
 
     def put(self, records: Iterable[Record]) -> None:
         """Queue these records; blocks while too much is waiting for the disk. Writes them if there can be no thread."""
-        with self._lock:
+        with self._changed:
             if self._closing:
                 return  # writing has failed, and the run is about to stop
             for record in records:
@@ -49,7 +47,7 @@ class JournalWriter:
     def _has_thread(self) -> bool:
         """Start the thread, if there is none yet; return False if the system has none left, which the next records may change."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="parallelkit_journal", daemon=True)
+            self._thread = Thread(target=self._work, name="parallelkit_journal", daemon=True)
             try:
                 self._thread.start()
             except RuntimeError:
@@ -58,12 +56,12 @@ class JournalWriter:
 
     def find(self, keys: Iterable[str]) -> dict[str, Record]:
         """The records of these keys that are not written yet. Ask here first, since they move from here to the journal."""
-        with self._lock:
+        with self._changed:
             return {key: self._waiting[key] for key in keys if key in self._waiting} if self._waiting else {}
 
     def close(self) -> None:
         """Write what is left, and end the thread; if Ctrl-C broke off its start, write in this thread."""
-        with self._lock:
+        with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None and self._thread.is_alive():
@@ -72,7 +70,7 @@ class JournalWriter:
             self._write()
         else:
             # Before 3.13, a thread counts as ended once Ctrl-C has interrupted a join of it.
-            with self._lock:
+            with self._changed:
                 self._changed.wait_for(lambda: self._ended)
 
     def _is_full(self) -> bool:
@@ -80,7 +78,7 @@ class JournalWriter:
 
     def _claim(self) -> bool:
         """Claim the writing for this thread; return whether it has it."""
-        with self._lock:
+        with self._changed:
             self._writing = self._writing or threading.current_thread()
             return self._writing is threading.current_thread()
 
@@ -91,7 +89,7 @@ class JournalWriter:
             try:
                 self._write()
             finally:
-                with self._lock:
+                with self._changed:
                     self._ended = True
                     self._changed.notify_all()
 
@@ -111,7 +109,7 @@ class JournalWriter:
 
     def _next_batch(self) -> list[Record]:
         """Wait for records, and return what has gathered; empty when all is written and no more will come."""
-        with self._lock:
+        with self._changed:
             self._idle = True
             self._changed.wait_for(lambda: self._waiting or self._closing)
             self._idle = False
@@ -123,14 +121,14 @@ class JournalWriter:
         return list(self._waiting.values())
 
     def _forget(self, batch: list[Record]) -> None:
-        with self._lock:
+        with self._changed:
             for record in batch:
                 if self._waiting[record.key] is record:
                     del self._waiting[record.key]
             self._changed.notify_all()
 
     def _give_up(self, error: Exception) -> None:
-        with self._lock:
+        with self._changed:
             self._closing = True  # so that nobody waits for room any more
             self._waiting.clear()
             self._changed.notify_all()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from parallelkit._collector import living, wait_apart
+from parallelkit._conditions import Thread
 from parallelkit._executors._thread._lending import mark_context
 from parallelkit._input._intake import PORTION, Intake
 from parallelkit._input._portion import Portion
@@ -79,7 +80,7 @@ class Stream:
         context = copy_context()
         context.run(mark_context)  # code called there may wait for the executor that runs the task we are in
         drive = partial(context.run, self._drive)  # because it calls the user's code
-        self._thread = threading.Thread(target=drive, name="parallelkit_stream", daemon=True)
+        self._thread = Thread(target=drive, name="parallelkit_stream", daemon=True)
         self._thread.start()
         if self._intake.prefetch is not None:
             self._intake.prefetch.wake = self._queue.gate.open

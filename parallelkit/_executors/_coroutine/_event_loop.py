@@ -14,6 +14,7 @@ from functools import partial
 from types import CoroutineType, coroutine
 from typing import Any, Protocol
 
+from parallelkit._conditions import Thread
 from parallelkit._coroutine_functions import awaited
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._thread._lending import take_claim
@@ -101,7 +102,7 @@ class EventLoop:
         self._task = partial(asyncio.Task, loop=self._loop)  # not ``create_task``, which may make eager ones
         self._pool = ThreadPoolExecutor(thread_name_prefix=name)  # for asyncio.to_thread
         self._loop.set_default_executor(self._pool)
-        self.thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self.thread = Thread(target=self._serve, name=name, daemon=True)
 
     # From any thread.
 

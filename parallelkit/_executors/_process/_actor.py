@@ -6,9 +6,10 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from threading import Lock, RLock, Thread, get_ident
+from threading import Lock, RLock, get_ident
 from typing import TypeVar
 
+from parallelkit._conditions import Thread
 from parallelkit._locks import careful
 
 T = TypeVar("T")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import select
 from math import inf
-from threading import Event
 
+from parallelkit._conditions import Event
 from parallelkit._executors._process._killing import PATIENCE, kill, status_of
 from parallelkit._executors._process._lane import Why
 from parallelkit._executors._process._spawn import cut_lifeline

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, PENDING
 from typing import Any, Protocol, TypeVar
 
 from parallelkit._cancelled import TaskCancelled
+from parallelkit._conditions import Condition
 from parallelkit._executors._contract import Call
-from parallelkit._locks import careful
 from parallelkit._system import monotonic
 
 R = TypeVar("R")
@@ -26,22 +25,12 @@ class Awaited(Protocol):
         """The caller no longer waits: give its slot back."""
 
 
-class Condition(threading.Condition):
-    """Its ``with`` is that of its lock. In that of Python, a signal handler that raises leaves it locked.
-
-    Then the thread that hands over calls would wait for it, and no call would be made any more.
-    """
-
-    __enter__ = property(lambda self: self._lock.__enter__)  # looked up before the lock is taken
-    __exit__ = property(lambda self: self._lock.__exit__)  # the same
-
-
 class PoolFuture(Future[R]):
     """A future for which a task of the same executor can wait: it lends its slot meanwhile."""
 
     def __init__(self, dispatcher: Awaited) -> None:
         super().__init__()
-        self._condition = Condition(careful(threading.RLock))
+        self._condition = Condition()  # else the thread that hands over calls may wait for ever
         self._dispatcher = dispatcher
         self.index = -1  # that of its ticket, once it was handed over
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
+from parallelkit._conditions import Event, Thread
 from parallelkit._executors._submit._exit import finish_at_child_exit
 from parallelkit._executors._thread._lending import take_claim
 
@@ -15,11 +15,11 @@ class Opening:
     """A thread that does ``work``, unless the opening is given up first. ``error``: why the port could not be opened."""
 
     def __init__(self, work: Callable[[Opening], None]) -> None:
-        self.thread = threading.Thread(target=work, args=(self,), name="parallelkit_futures", daemon=True)
+        self.thread = Thread(target=work, args=(self,), name="parallelkit_futures", daemon=True)
         self.error: BaseException | None = None
         self._claim = [0.0]
         self._begun = False
-        self._done = threading.Event()
+        self._done = Event()
 
     def start(self) -> None:
         """Start the thread, and wait until the port is open, but no longer than ``PATIENCE``; raise ``error`` if there is one.

@@ -9,6 +9,7 @@ from collections.abc import Collection, Container
 from contextlib import suppress
 from typing import Protocol
 
+from parallelkit._conditions import Thread
 from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Ended, Ticket
 from parallelkit._executors._gate import Gate
@@ -103,7 +104,7 @@ class ThreadWorker:
         self.ticket: Ticket | None = None
         self.slot = OWN
         self.urgent = self.failed = self.stopped = self.forked = False
-        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.thread: threading.Thread = Thread(target=self._work, name=name, daemon=True)
 
     def _work(self) -> None:
         try:

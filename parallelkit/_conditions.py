@@ -1,0 +1,67 @@
+"""What threads wait on, and threads, as of ``threading``, but whole wherever a signal handler raises.
+
+Of Python's own, a lock stays taken if that happens at an end of their ``with``, so that other threads wait for ever. If it happens
+just as ``wait`` has given the lock back, RuntimeError takes the place of what was raised.
+"""
+
+from __future__ import annotations
+
+import threading
+from itertools import starmap
+from typing import Any
+
+from parallelkit._locks import careful
+
+
+class Condition(threading.Condition):
+    """One with a reentrant lock, whose ``with`` is its own."""
+
+    def __init__(self) -> None:
+        super().__init__(careful(threading.RLock))
+
+    __enter__ = property(lambda self: self._lock.__enter__)  # looked up before the lock is taken
+    __exit__ = property(lambda self: self._lock.__exit__)  # the same
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """As that of ``threading``, but whatever is raised, the lock is held as often as before."""
+        own: Any = self  # for what type checkers do not know
+        if not own._is_owned():
+            raise RuntimeError("cannot wait on un-acquired lock")
+        waiter = threading.Lock()
+        waiter.acquire()
+        own._waiters.append(waiter)
+        saved: list[Any] = []
+        notified = False
+        try:
+            saved.extend(starmap(own._release_save, ((),)))  # in one call, for a handler may raise after each
+            notified = waiter.acquire(timeout=-1 if timeout is None else max(timeout, 0))
+            return notified
+        finally:
+            if saved:
+                own._acquire_restore(saved[0])
+            if not notified and waiter in own._waiters:
+                own._waiters.remove(waiter)
+
+
+class Event(threading.Event):
+    """One on such a condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cond = Condition()
+
+
+class Semaphore(threading.Semaphore):
+    """One on such a condition."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__(value)
+        self._cond = Condition()
+
+
+class Thread(threading.Thread):
+    """One that begins even if a signal handler raises out of its ``start``, which waits for that."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._started = Event()
