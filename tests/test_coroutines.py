@@ -17,6 +17,7 @@ import weakref
 from collections import Counter, deque
 from concurrent.futures import Executor
 from contextlib import closing, suppress
+from types import SimpleNamespace
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -42,7 +43,7 @@ from parallelkit._coroutine_functions import is_coroutine_function
 from parallelkit._executors._contract import Job
 from parallelkit._executors._coroutine import _event_loop, _overdue
 from parallelkit._executors._coroutine import _port as _coroutine_port
-from parallelkit._executors._coroutine._event_loop import Flight
+from parallelkit._executors._coroutine._event_loop import EventLoop, Flight
 from parallelkit._executors._coroutine._overdue import Deadlines, overran
 from parallelkit._executors._coroutines import CoroutineEngine
 from parallelkit._executors._thread._lending import take_claim
@@ -1466,3 +1467,17 @@ def test_a_signal_handler_that_raises_as_the_loop_starts_leaves_no_thread(kind, 
     finally:
         signal.signal(signal.SIGUSR1, former)
     assert [] == leaks(before, look(), 0)
+
+
+def test_a_coroutine_that_the_collector_ends_before_its_steps_is_not_awaited_again():
+    """Of what is garbage together, any part may be finalized first; a complaint would be printed at a moment that nobody chose."""
+
+    async def pause():
+        await asyncio.sleep(0)
+
+    coroutine = pause()
+    flight, loop = SimpleNamespace(coroutine=coroutine), SimpleNamespace(_forks=len(_event_loop._forks))
+    steps = EventLoop._steps(loop, flight)
+    next(steps)
+    coroutine.close()
+    steps.close()

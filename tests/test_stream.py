@@ -880,7 +880,8 @@ def test_a_stream_that_the_collector_closes_in_the_runs_own_thread_ends(monkeypa
     collections = iter([gc.collect])  # one: it takes long in a large program
 
     def collect(event):
-        threads[:] = [threading.current_thread()]
+        if not threads:
+            threads.append(threading.current_thread())
         if left.is_set():
             next(collections, int)()
 

@@ -240,6 +240,8 @@ class EventLoop:
                 argument = yield signal
                 advance = flight.coroutine.send
             except BaseException as error:
+                if flight.coroutine.cr_frame is None:  # the collector ended it first: both are garbage
+                    raise
                 ours = traceback_of(error)  # its first frame is this one, amid the user's
                 advance, argument = flight.coroutine.throw, give_traceback(error, ours and ours.tb_next)
 
