@@ -95,6 +95,45 @@ def test_a_lazy_import_that_nothing_has_used_can_be_sent(tmp_path):
 
 
 @since_15
+def test_a_lazy_import_that_fails_is_an_error_of_the_task_that_uses_it(tmp_path):
+    """As in a plain loop, whatever the import raises; a task that does not use it has its result."""
+    (tmp_path / "broken.py").write_text("raise ValueError('broken')")
+    (tmp_path / "pack").mkdir()
+    for name, text in ("__init__", ""), ("good", ""), ("broken", "raise ValueError('broken')"):
+        (tmp_path / "pack" / f"{name}.py").write_text(text)
+    source = """
+        lazy import no_such.part
+        lazy from no_such import part as other
+        lazy import os.part
+        lazy import xml.dom.part as part
+        lazy from json import no_name
+        lazy import broken
+        lazy import pack.broken
+        lazy import pack.missing
+        lazy import pack.good
+        class Uses:
+            def no_such(self, item): return item and no_such
+            def other(self, item): return item and other
+        def of_os(item): return item and os
+        def of_default(item, get=lambda: part): return item and get()
+        def of_json(item): return item and no_name
+        def of_broken(item): return item and broken
+        def of_pack(item): return item and pack.broken
+        def of_missing(item): return item and pack.missing
+        def closure(used): return lambda item: used(item)
+        functions = Uses().no_such, Uses().other, of_os, of_default, of_json, of_broken, of_pack, of_missing, closure(of_os)
+        for function in functions:
+            found = [run_parallel(function, [0, 1], executor=executor) for executor in ("inline", "processes")]
+            for results in found:
+                error = results.failures[1].error
+                print([results[0], type(error), str(error), repr(error.__cause__)])
+    """
+    lines = printed(tmp_path, source)
+    assert lines[::2] == lines[1::2]
+    assert 9 * 2 == len(lines)
+
+
+@since_15
 def test_an_alias_is_shown_by_its_name(tmp_path):
     """A type alias shows the same in a worker, also one of a class."""
     source = """

@@ -22,6 +22,7 @@ from parallelkit._worker._functions import (
     make_cell,
     make_code,
     make_function,
+    make_lazy,
 )
 from parallelkit._worker._script import NAMES
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
-MAKERS = frozenset([fill_function, import_module, make_cell, make_code, make_function])
+MAKERS = frozenset([fill_function, import_module, make_cell, make_code, make_function, make_lazy])
 
 OF_GLOBALS = frozenset(
     ["LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"]
@@ -137,14 +138,11 @@ def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
 
 
 def used_globals(function: types.FunctionType) -> dict[str, Any]:
-    """The globals that its code names. What is to be imported at its first use is imported now; if that fails, it stays as it is."""
+    """The globals that its code names. What is to be imported at its first use is imported now; if that fails, the use will."""
     known = function.__globals__
     used = {name: known[name] for name in global_names(function.__code__) if name in known}
-    for name in [name for name, value in used.items() if type(value) is _LAZY]:
-        try:
-            used[name] = used[name].resolve()
-        except ImportError:
-            continue
+    for name in [name for name, value in used.items() if type(value) is LAZY]:
+        used[name] = _carried_out(used[name])
     return used
 
 
@@ -187,6 +185,21 @@ def reduce_module(module: types.ModuleType) -> Any:
     return import_module, (module.__name__,)
 
 
+def reduce_lazy(lazy: Any) -> Any:
+    """How a lazy import is pickled: it has failed here, and so it must fail there, if the task uses it."""
+    from gc import get_referents  # late: workers do not need it to start
+
+    path = repr(lazy).split("'")[1]
+    made_of = get_referents(lazy)
+    if path in made_of:
+        return make_lazy, (f"lazy import {path}",)
+    # It is a part of what another lazy import has, which is shown as 'path' or, in ``from path import``, as 'path...'.
+    if any(type(each) is LAZY and not repr(each).endswith("...'>") for each in made_of):
+        return make_lazy, (f"lazy import {path} as it",)
+    source, _, name = path.rpartition(".")
+    return make_lazy, (f"lazy from {source} import {name} as it",)
+
+
 def send_modules(table: dict[type, Any]) -> None:
     """Have a pickler with this table send modules of other types, such as mpmath, as it sends usual ones; pickle refuses them."""
     usual = table[types.ModuleType]
@@ -220,7 +233,7 @@ def send_wrapped(table: dict[type, Any]) -> None:
         kinds += type.__subclasses__(kind)
 
 
-_LAZY = getattr(types, "LazyImportType", None)
+LAZY: Any = getattr(types, "LazyImportType", None)
 """The type of a ``lazy import`` that nothing has used yet, since Python 3.15."""
 
 _NAMED = frozenset([types.BuiltinFunctionType, type, ABCMeta])
@@ -228,7 +241,7 @@ _PLAIN = frozenset([complex, types.EllipsisType, types.GenericAlias, types.Union
 _REDUCERS: dict[type, Any] = {
     types.CodeType: reduce_code,
     types.CellType: reduce_cell,
-}
+} | ({} if LAZY is None else {LAZY: reduce_lazy})
 
 
 @lru_cache(1000)  # to go through the code takes longer than to pickle it
@@ -242,8 +255,11 @@ def global_names(code: types.CodeType) -> Iterable[str]:
     return tuple(dict.fromkeys(found))
 
 
-def _submodules(code: types.CodeType, values: Iterable[object]) -> Iterator[types.ModuleType]:
-    """The loaded modules within these packages that the code may reach by attributes: they must be loaded there, too."""
+def _submodules(code: types.CodeType, values: Iterable[object]) -> Iterator[Any]:
+    """The loaded modules within these packages that the code may reach by attributes: they must be loaded there, too.
+
+    Lazy imports of such modules are carried out; those that fail are among them.
+    """
     modules = [value for value in values if isinstance(value, types.ModuleType)]
     ahead = [module.__name__ for module in modules if getattr(module, "__package__", None)]
     names = dict.fromkeys(name for each in codes(code) for name in each.co_names) if ahead else ()
@@ -253,7 +269,7 @@ def _submodules(code: types.CodeType, values: Iterable[object]) -> Iterator[type
         for name in names:
             whole = f"{package}.{name}"
             if whole in lazy:
-                _import_if_found(whole)
+                yield _carried_out(make_lazy(f"lazy import {whole} as it"))
             module = sys.modules.get(whole)
             if module is not None:
                 ahead.append(whole)
@@ -266,9 +282,11 @@ def _lazy_modules() -> frozenset[str]:
     return frozenset(part for each in pending for part in accumulate(each.split("."), "{}.{}".format))
 
 
-def _import_if_found(name: str) -> None:
-    """Carry out a lazy import of a module in a package; one that is missing is an error of the task that uses it."""
+def _carried_out(lazy: Any) -> Any:
+    """What a lazy import imports; if it fails, itself: the task that uses it will have the error."""
     try:
-        __import__(name)
-    except ImportError:
-        return
+        return lazy.resolve()
+    except Exception as error:  # whatever the module raises
+        if is_of_signal(error):
+            raise
+        return lazy

@@ -37,6 +37,14 @@ def import_module(name: str) -> types.ModuleType:
     return sys.modules[name]
 
 
+def make_lazy(statement: str) -> Any:
+    """Make a lazy import, as Python 3.15 has it: it has no other way to make one."""
+    scope: dict[str, Any] = {}
+    exec(statement, scope)
+    *_, made = scope.values()  # after the builtins
+    return made
+
+
 def fill_function(function: types.FunctionType, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
     """Give a function what it refers to."""
     own, rest = state

@@ -240,6 +240,7 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
     SPOILED.add(type(dataclasses.MISSING))
     if version_info >= (3, 15):  # it is a sentinel, of which there are others
         ours[type(dataclasses.MISSING)] = _type_names.reduce_sentinel
+        ours[_by_value.LAZY] = _by_value.reduce_lazy
     else:  # it is compared by identity
         ours[type(dataclasses.MISSING)] = lambda _: (getattr, (dataclasses, "MISSING"))
     if version_info >= (3, 14):
