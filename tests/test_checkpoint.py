@@ -1617,24 +1617,16 @@ def test_writer_whose_thread_ends_before_it_has_begun_is_not_waited_for(path, mo
     assert 3 == len(recorded(path))
 
 
-def test_ctrl_c_as_a_writer_takes_its_lock_leaves_it_free(monkeypatch):
-    """Ctrl-C just after a Condition has acquired its lock leaves the lock free; otherwise the close would hang."""
-
-    def pressed(condition):
-        condition.acquire()
-        raise KeyboardInterrupt
-
-    writer = journal_writer.JournalWriter(None, None)
-    monkeypatch.setattr(threading.Condition, "__enter__", pressed)
-    with contextlib.suppress(KeyboardInterrupt):
-        writer.find(["a"])
-    assert writer._changed.acquire(timeout=1)
-
-
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("begins", [True, False])
-def test_ctrl_c_as_the_writer_of_a_journal_is_started_costs_no_record(path, monkeypatch, caplog, begins):
-    """Ctrl-C while the writer's thread starts costs no record, whether or not the thread has begun."""
+def test_a_signal_as_the_writer_of_a_journal_is_started_costs_no_record(
+    path, monkeypatch, caplog, begins, error
+):
+    """What a signal handler raises while the writer's thread starts comes out, and costs no record, whether or not the thread has begun."""
     start, pressed = threading.Thread.start, []
+
+    def handle(number, frame):
+        raise error
 
     def press_once(thread):
         if pressed or thread.name != "parallelkit_journal":
@@ -1643,11 +1635,11 @@ def test_ctrl_c_as_the_writer_of_a_journal_is_started_costs_no_record(path, monk
         pressed.append(True)
         if begins:
             start(thread)
-        raise KeyboardInterrupt
+        handle(signal.SIGINT, sys._getframe())
 
     monkeypatch.setattr(journal_writer, "GATHER", 0.2)
     monkeypatch.setattr(threading.Thread, "start", press_once)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         list(iter_parallel(same, list("abc"), key=same, checkpoint=path, executor="inline"))
     assert 1 == len(recorded(path))
     assert not caplog.records

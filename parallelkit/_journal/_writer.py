@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from parallelkit._conditions import Condition, Thread
 from parallelkit._journal._file import Journal, Record
+from parallelkit._raised import is_of_signal
 
 GATHER = 0.02  # seconds that the first record of a batch waits for more
 MOST_ENTRIES, MOST_BYTES = 10_000, 64 << 20  # that may be waiting before ``put`` blocks
@@ -50,7 +51,9 @@ class JournalWriter:
             self._thread = Thread(target=self._work, name="parallelkit_journal", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:
+            except RuntimeError as error:
+                if is_of_signal(error):
+                    raise
                 self._thread = None
         return self._thread is not None
 
