@@ -1,6 +1,7 @@
 """Functions of the script: a worker unpickles a function once, and what it keeps is there for the next call, or the next run."""
 
 import gc
+import sys
 from collections import UserList
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +14,7 @@ import pytest
 from parallelkit import Task, run_parallel
 from parallelkit._executors._process import _carried
 from parallelkit._executors._process._carried import CarriedClasses
+from parallelkit._raised import notes_of
 from parallelkit._worker import _call_functions, _jobs
 from parallelkit._worker._by_value import pack_function
 from parallelkit._worker._call_functions import cached_function
@@ -384,3 +386,20 @@ def test_an_error_shows_none_of_the_packing_within(script):
 
     assert type(caught.value.__cause__) is TypeError
     assert caught.value.__cause__.__context__ is None
+    assert [] == notes_of(caught.value.__cause__)
+
+
+def test_the_notes_of_pickle_begin_at_the_part_to_blame(script):
+    """They name neither what we send a call as nor, if a function goes by value, what it is sent as."""
+    given = {"deep": [Lock()]}
+    script["base"] = Lock()
+    with pytest.raises(TypeError, match=r"^kwargs\['option'\] cannot be sent") as caught:
+        run_parallel(len, [1], executor="processes", kwargs={"option": given})
+    results = run_parallel(len, [given, [script["add"]]], executor="processes")
+    of_task = run_parallel([Task(len, given)], executor="processes")
+
+    notes = ["when serializing list item 0", "when serializing dict item 'deep'"]
+    errors = [caught.value, *(results.failures[key].error for key in (0, 1)), of_task.failures[0].error]
+    found = [notes_of(error.__cause__) for error in errors]
+    expected = notes if sys.version_info >= (3, 14) else []
+    assert [expected, expected, [], expected] == found

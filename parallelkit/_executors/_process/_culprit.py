@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from parallelkit._executors._contract import Job
 from parallelkit._executors._process._captures import given, goes_by_value, numbered, variables
 from parallelkit._executors._process._generators import refuse_alike
-from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._raised import attributes_of, describe_error, is_of_signal, notes_of
 from parallelkit._worker import _connections
 from parallelkit._worker._built import is_field
 from parallelkit._worker._classes import DEFERRED
@@ -23,6 +23,8 @@ Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot be pickled: its name, the object, and the error."""
 
 INSIDE = "create it inside the task"
+OF_PICKLE = "when serializing "
+"""How the notes begin that pickle adds to errors, since Python 3.14."""
 OUTPUT = ("not opened for reading", "BufferedWriter'", "'_csv.writer'")
 """What errors say of an open file, which each task would overwrite if it opened it itself."""
 
@@ -41,7 +43,7 @@ def pack_job(job: Job) -> bytes:
 
 def unfit_job(job: Job, error: Exception) -> TypeError:
     """The error of a job whose pickling has raised ``error``."""
-    return _unfit(find_culprit(job.fn, job.args, job.kwargs, error))
+    return _unfit(find_culprit(job.fn, job.args, job.kwargs, error), error)
 
 
 def unfit_initializer(
@@ -50,15 +52,35 @@ def unfit_initializer(
     """The error of an initializer whose pickling, with its arguments, has raised ``error``."""
     parts = {"initializer": initializer, **numbered("initargs", initargs)}
     cure = "create it inside the initializer, as a global that the program itself does not set"
-    return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error), cure)
+    return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error), error, cure)
 
 
-def _unfit(found: Found, cure: str = INSIDE) -> TypeError:
+def _unfit(found: Found, error: Exception, cure: str = INSIDE) -> TypeError:
     name, culprit, cause = found
+    hide_inner_notes(error, cause)
     return TypeError(
         f"{name} cannot be sent to worker processes: "
         f"{describe(culprit)} cannot be pickled {advice(culprit, cause, cure)}"
     )
+
+
+def hide_inner_notes(error: BaseException, cause: BaseException) -> None:
+    """Have the notes of pickle, since Python 3.14, begin at the part to blame, whose error is ``cause``.
+
+    They would name what we send a call as, and a function or a class; if they lead through one of these, none is kept.
+    """
+    notes = [note for note in notes_of(cause) if _is_of_pickle(note)]
+    if any(note == OF_PICKLE + "function object" or note.endswith(" class") for note in notes):
+        notes = []
+    before = error.__context__  # what plain pickle has raised
+    for each in (error,) if before is None else (error, before):
+        others = [note for note in notes_of(each) if not _is_of_pickle(note)]
+        if len(others) < len(notes_of(each)):
+            attributes_of(each)["__notes__"] = others + notes
+
+
+def _is_of_pickle(note: object) -> bool:
+    return isinstance(note, str) and note.startswith(OF_PICKLE)
 
 
 def advice(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> str:

@@ -15,7 +15,7 @@ from parallelkit._executors._contract import Block, Call, Ended, Job, Ticket
 from parallelkit._executors._process._at_import import AtImportError, refuse_function, refuse_packed
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._carried import CarriedClasses, carry
-from parallelkit._executors._process._culprit import INSIDE, advice, find_culprit, innermost
+from parallelkit._executors._process._culprit import INSIDE, advice, find_culprit, hide_inner_notes, innermost
 from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, Neighbours, may_draw
 from parallelkit._executors._process._lane import Batch
@@ -173,6 +173,7 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
 
 def _blame_item(label: str, item: object, error: BaseException) -> str:
     name, culprit, cause = innermost(describe(item), item, error)
+    hide_inner_notes(error, cause)
     cure = "pass plain data and build the rest inside the task" if culprit is item else INSIDE
     return (
         f"the item of {label} cannot be sent to a worker process: "
@@ -186,6 +187,7 @@ def _blame_call(label: str, call: Call, error: BaseException) -> str:
     if call[0] is call_star:
         args = args[1:]
     name, culprit, cause = find_culprit(fn, args, kwargs, error)
+    hide_inner_notes(error, cause)
     return (
         f"{label} cannot be sent to a worker process: {name} is {describe(culprit)}, "
         f"which cannot be pickled {advice(culprit, cause)}"
