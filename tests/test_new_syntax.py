@@ -118,7 +118,6 @@ def test_a_lazy_import_that_fails_is_an_error_of_the_task_that_uses_it(tmp_path)
         def of_default(item, get=lambda: part): return item and get()
         def of_json(item): return item and no_name
         def of_broken(item): return item and broken
-        def of_part(item): return item and own.broken
         def of_pack(item): return item and pack.broken
         def of_missing(item): return item and pack.missing
         def closure(used): return lambda item: used(item)
