@@ -1538,6 +1538,18 @@ def test_values_that_only_cloudpickle_can_pickle_are_recorded(path):
     assert {1: 1} == calls
 
 
+def test_to_recall_an_object_leaves_its_class_alone(path):
+    """A local class that the program still has keeps what was assigned to it since the value was recorded."""
+
+    class Local:
+        value = 7
+
+    run([1], path, fn=lambda item: Local())
+    Local.value = 8
+    local = run([1], path, fn=lambda item: Local())[1]
+    assert (Local, 8) == (type(local), Local.value)
+
+
 @pytest.mark.parametrize(
     "form", [run_parallel, lambda *given, **options: list(iter_parallel(*given, **options))]
 )

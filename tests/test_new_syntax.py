@@ -32,6 +32,22 @@ def test_an_annotation_may_name_what_is_not_there(tmp_path):
     assert ["(1, {'item': 'Missing'})"] == printed(tmp_path, source)
 
 
+def test_a_checkpoint_records_what_is_annotated_with_what_is_not_there(tmp_path):
+    """A local class, and a function, as they come back from processes: the next run recalls them."""
+    source = """
+        def make(item):
+            class Box:
+                held: Missing
+                def get(self, more: Missing): return item + more
+            return Box().get, Box.get
+        for _ in range(2):
+            results = run_parallel(make, [1], executor="threads", key=str, checkpoint="run.journal")
+            method, function = results["1"]
+            print(results.outcomes["1"].worker == "checkpoint", method(1), function(None, 2))
+    """
+    assert ["False 2 3", "True 2 3"] == printed(tmp_path, source)
+
+
 def test_a_dataclass_that_names_itself_does_not_take_the_script_along(tmp_path):
     """Nor does one that names a later class: what else the script has need not be picklable."""
     source = """

@@ -16,6 +16,7 @@ from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._worker._faults import capture_here, restore
+from parallelkit._worker._travel import pack_by_value, unpack
 
 SOURCE = "checkpoint"  # the ``worker`` of a recalled outcome
 LARGEST = 900_000_000  # bytes of a payload; SQLite allows a row at most a billion
@@ -82,7 +83,7 @@ class Payloads:
         if self._cut_off:
             return False
         try:
-            cut_off = self._call_user(partial(loads, payload)) is UNSET
+            cut_off = self._call_user(partial(unpack, payload)) is UNSET
         except BaseException as error:
             if is_of_signal(error):
                 raise
@@ -106,7 +107,7 @@ class Payloads:
 
 
 def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
-    """Append to ``made`` the pickles of the values that it lacks, up to and with the first that needs cloudpickle.
+    """Append to ``made`` the pickles of the values that it lacks, up to and with the first that must go by value.
 
     Plain pickle comes first: it names a class of ``__main__``, so that a second run of the script gets its own class
     back. The loop is in C: a Ctrl-C that arrives while plain data is pickled is raised only afterwards.
@@ -116,9 +117,7 @@ def pickle_on(values: list[Any], made: list[bytes | None]) -> None:
     except Exception as error:
         if is_of_signal(error):
             raise
-        import cloudpickle
-
-        made.append(cloudpickle.dumps(values[len(made)], 5))
+        made.append(pack_by_value(values[len(made)], None))
 
 
 def pickle_error(lost: Lost) -> bytes:
@@ -133,7 +132,7 @@ def pickle_error(lost: Lost) -> bytes:
 def recalled(record: Record) -> Recalled:
     """The outcome in a record; raises whatever unpickling raises."""
     if record.ok:
-        return Recalled(loads(record.payload), SOURCE)
+        return Recalled(unpack(record.payload), SOURCE)
     packed, text = loads(record.payload)
     error, shown, _ = restore(packed, lambda: f"task {record.key}")
     return Recalled(None, SOURCE, Lost(error, 0, None, 0.0, SOURCE, text or shown))
