@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, make_dataclass
-from functools import cached_property, lru_cache, partial, singledispatch, singledispatchmethod
+from functools import cached_property, lru_cache, partial, partialmethod, singledispatch, singledispatchmethod
 from pathlib import Path
 from typing import Generic, NewType, ParamSpec, TypeVar, TypeVarTuple
 
@@ -616,6 +616,20 @@ def test_a_class_with_a_cached_property_travels():
     assert {Circle.area.__doc__} == {result[3] for result in results}
     assert [3, 12] == [vars(result[4])["area"] for result in results]
     assert 1 == Circle.calls
+
+
+def test_a_class_with_a_partialmethod_travels(engine):
+    """With the arguments that it gives, also to a method that leads back to the class."""
+
+    class Box:
+        def sized(self, size, unit="m"):
+            return type(self) is Box, size, unit
+
+        small = partialmethod(sized, 1)
+        named = partialmethod(sized, unit="km")
+
+    seen = drive(engine, lambda _: (Box().small(), Box().named(2)), [0])
+    assert {0: ((True, 1, "m"), (True, 2, "km"))} == seen.values
 
 
 def test_a_cache_of_a_local_function_has_its_name_and_size_there():

@@ -7,7 +7,7 @@ Their caches are not sent; the values of a ``cached_property`` lie in its object
 
 from __future__ import annotations
 
-from functools import _lru_cache_wrapper, cached_property, lru_cache, update_wrapper
+from functools import _lru_cache_wrapper, cached_property, lru_cache, partialmethod, update_wrapper
 
 from parallelkit._worker._script import NAMES
 
@@ -54,6 +54,11 @@ def _fill(cached: Any, wrapped: Callable[..., Any]) -> None:
 def reduce_property(cached: cached_property[Any]) -> Any:
     """For a pickler, before Python 3.12: without the lock, of which a new one is made at the other end."""
     return cached_property, (None,), {name: value for name, value in vars(cached).items() if name != "lock"}
+
+
+def reduce_partial(method: partialmethod[Any]) -> Any:
+    """For a pickler, since Python 3.14: made of any function, as its class refuses to make it of none; its own follows as state."""
+    return partialmethod, (len,), vars(method)
 
 
 def reduce_weak(table: WeakKeyDictionary[Any, Any] | WeakValueDictionary[Any, Any]) -> Any:

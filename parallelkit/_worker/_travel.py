@@ -11,7 +11,7 @@ from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
 from _struct import Struct
 from _thread import _local
 from collections.abc import Callable, Iterable
-from functools import cache, cached_property
+from functools import cache, cached_property, partialmethod
 from io import BytesIO
 from mmap import mmap
 from sys import modules, version_info
@@ -245,6 +245,7 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
         ours[type(dataclasses.MISSING)] = lambda _: (getattr, (dataclasses, "MISSING"))
     if version_info >= (3, 14):
         ours[ForwardRef] = _type_names.reduce_reference
+        ours[partialmethod] = _caches.reduce_partial
     if version_info < (3, 12):
         ours[cached_property] = _caches.reduce_property
     return ours | dict.fromkeys(_type_names.kinds(), _type_names.reduce_name)
