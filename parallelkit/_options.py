@@ -212,6 +212,8 @@ def _check_executor(executor: Any) -> None:
         hint = "executor='threads' runs coroutine functions, too"
     elif isinstance(executor, type):
         hint = "pass an object of it, not the class"
+    elif type(executor).__module__ == "multiprocessing.pool":
+        hint = "pass a ThreadExecutor or a ProcessExecutor in place of it"
     elif callable(getattr(executor, "submit", None)):
         hint = "" if isinstance(executor, Executor) else _asked_besides(executor.submit)
         if not hint:

@@ -92,6 +92,11 @@ BAD_OPTIONS = [
     ({"executor": None}, TypeError, "executor must be .* got None"),
     ({"executor": 4}, TypeError, "executor must be .* got 4"),
     ({"executor": object}, TypeError, "executor must be .* got <class 'object'>; pass an object of it"),
+    (
+        {"executor": type("Pool", (), {"__module__": "multiprocessing.pool"})()},
+        TypeError,
+        "executor must be .* got .*; pass a ThreadExecutor or a ProcessExecutor in place of it",
+    ),
     ({"executor": ThreadPoolExecutor}, TypeError, "executor must be .* got <class 'concurrent.+ThreadPool"),
     # counts
     ({"max_workers": 0}, ValueError, "max_workers must be greater than 0, got 0"),

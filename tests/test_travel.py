@@ -49,6 +49,7 @@ import parallelkit
 from parallelkit import Failure, ProcessExecutor, Task, TaskFailures, run_parallel
 from parallelkit._died import WorkerDied
 from parallelkit._errors import RemoteError, TaskTimeout
+from parallelkit._executors._process._culprit import advice
 from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._process._setup import _encoding
 from parallelkit._executors._processes import ProcessEngine
@@ -921,6 +922,15 @@ def test_what_multiprocessing_shares_by_inheritance_only_has_a_stand_in(make):
         run_parallel([Task(abs, [shared])], executor="processes"),
     ):
         assert re.search(said, str(results.failures[0].error))
+
+
+def test_memory_that_workers_would_fill_is_not_to_be_made_in_each():
+    """Not even in the initializer: it would be another one in each worker."""
+    array = type("c_int_Array_3", (), {"__module__": "multiprocessing.sharedctypes"})()
+    said = (
+        "; return the values, or pass a multiprocessing.shared_memory.SharedMemory, or use executor='threads'"
+    )
+    assert advice(array, TypeError(), "create it inside the initializer").endswith(said)
 
 
 def test_what_a_manager_makes_can_be_used_in_a_worker():
