@@ -66,6 +66,17 @@ def test_a_dataclass_that_names_itself_does_not_take_the_script_along(tmp_path):
     assert [expected] == printed(tmp_path, source)
 
 
+def test_a_reference_keeps_what_it_says_of_its_place(tmp_path):
+    """The module in which its name is looked up, and whether it stands in a class."""
+    source = """
+        from annotationlib import ForwardRef
+        reference = ForwardRef("OrderedDict", module="collections", is_class=True)
+        def work(_): return reference.evaluate().__name__, reference.__forward_is_class__
+        print(run_parallel(work, [1], executor="processes")[0])
+    """
+    assert ["('OrderedDict', True)"] == printed(tmp_path, source)
+
+
 def test_classes_keep_their_annotations(tmp_path):
     """What reads the annotations of a script's class finds them in a worker, too."""
     source = """
@@ -87,7 +98,9 @@ def test_a_sentinel_stays_itself(tmp_path):
     """A script's sentinel is itself in workers and when it comes back, and no other one."""
     source = """
         A, B = sentinel("A"), sentinel("B")
-        def work(item): return item, A, item is A, item is B
+        def work(item):
+            assert repr(item) in ["A", "B", "<C>"]
+            return item, A, item is A, item is B
         results = run_parallel(work, [A, B, sentinel("C", repr="<C>")], executor="processes").values()
         print([repr(item) for item, *_ in results], [rest for *_, of_a, of_b in results for rest in (of_a, of_b)])
         print([results[0][0] is A, results[1][0] is B, results[0][1] is A])
