@@ -100,9 +100,7 @@ def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
         otherwise = "read it before the call, and pass its value in args"
     elif type(culprit).__module__ == "ratelimit.decorators":  # each worker would count for itself
         otherwise = "take the decorator off and pass limits=RateLimit(calls, per=period), which holds for all workers together"
-    elif (
-        type(culprit).__module__ == "multiprocessing.sharedctypes"
-    ):  # one made in each worker would not be shared
+    elif type(culprit).__module__ == "multiprocessing.sharedctypes":  # one in each worker would not do
         otherwise = "return the values, or pass a multiprocessing.shared_memory.SharedMemory"
     elif isinstance(culprit, Future):
         otherwise = "pass its result() in place of it"
