@@ -1213,6 +1213,9 @@ def use(executor, make):
             call()
         except RuntimeError as error:
             yield str(error).partition("; ")[2]
+    if make is ProcessExecutor:
+        executor.terminate_workers()
+        executor.kill_workers()
     with executor:
         executor.shutdown(cancel_futures=True)
     yield "shut down"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from functools import partial
 from itertools import count
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
@@ -186,6 +187,7 @@ class ProcessExecutor(_Pool):
         engine = ProcessEngine(width, initializer, initargs, max_tasks_per_child)
         engine.reloads = Reloads()
         super().__init__(engine, timeout, ahead=False)
+        self._ender = engine.end_workers
 
     def map(
         self,
@@ -210,6 +212,41 @@ class ProcessExecutor(_Pool):
 
         done: Any = super().map(Chunk(fn), cut(iterables, size), timeout=timeout, **ahead)
         return unite(done)
+
+    def terminate_workers(self) -> None:
+        """Send SIGTERM to the workers, and shut the executor down; return at once.
+
+        As in ``ProcessPoolExecutor`` from Python 3.14 on, on all Pythons: calls that have not begun are cancelled;
+        one that runs fails with ``WorkerDied``, a ``BrokenProcessPool``. A run in progress is stopped, with
+        the same failures. A call that handles SIGTERM may still return its value, but after five seconds its worker is
+        killed; so are all processes that calls have started. ``shutdown`` waits for the end of all that.
+
+        >>> from concurrent.futures import BrokenExecutor
+        >>> import time
+        >>> with ProcessExecutor(1) as executor:
+        ...     future = executor.submit(time.sleep, 60)
+        ...     executor.terminate_workers()
+        >>> isinstance(future.exception(), BrokenExecutor)
+        True
+        """
+        self._end_workers("SIGTERM")
+
+    def kill_workers(self) -> None:
+        """As ``terminate_workers``, but with SIGKILL, which nothing can handle.
+
+        >>> with ProcessExecutor(1) as executor:
+        ...     executor.kill_workers()
+        >>> executor.submit(pow, 2, 5)
+        Traceback (most recent call last):
+            ...
+        RuntimeError: cannot schedule new futures after shutdown
+        """
+        self._end_workers("SIGKILL")
+
+    def _end_workers(self, signal: str) -> None:
+        import _signal  # type: ignore[import-not-found]  # ``signal`` may be a module of the program
+
+        self._dispatcher.shut(True, end=partial(self._ender, getattr(_signal, signal)))
 
 
 def check_initializer(initializer: Any, initargs: Any) -> tuple[Any, ...]:

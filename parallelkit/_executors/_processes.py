@@ -57,6 +57,7 @@ class ProcessEngine:
         packed = pack_initializer(initializer, initargs)
         self.max_workers = max_workers
         self._supervisor = Supervisor(max_workers, packed, max_tasks_per_child)
+        self.end_workers = self._supervisor.end_workers
         self._kept = initializer, initargs  # a manager deletes what has no proxy left
         self._numbers, self._paces, self._pid = Numbers(1), Paces(), os.getpid()
 

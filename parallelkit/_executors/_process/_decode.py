@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _pickle import loads
+from _signal import SIGKILL  # type: ignore[import-not-found]  # see _killing.py
 from array import array
 from collections.abc import Callable
 from itertools import islice
@@ -276,6 +277,9 @@ def _death(lost: Lost) -> Exception:
 
     if lost.why is Why.GARBAGE:
         return WorkerDied(f"worker process {lost.pid} overwrote its channel to the parent", pid=lost.pid)
+    if lost.why is Why.ASKED and lost.status in (None, -SIGKILL):  # else it ended just before
+        how = "was killed by kill_workers(), or terminate_workers() had not ended it"
+        return WorkerDied(f"worker process {lost.pid} {how}", signal=SIGKILL, pid=lost.pid)
     return death_of(lost.pid, lost.status)
 
 

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from _signal import SIGTERM  # type: ignore[import-not-found]  # see _killing.py
 from collections.abc import Iterable
 
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
+from parallelkit._executors._process._killing import ask
 from parallelkit._executors._process._lane import Lost, Why
 from parallelkit._system import monotonic
+
+GRACE = 5.0  # seconds that a worker has to end by SIGTERM, which its task may handle or ignore
+
+
+def terminate(worker: Worker, now: float, first: bool) -> None:
+    """Have it begin nothing more, and exit when it has ended its attempt; ``first``: send it SIGTERM."""
+    if worker.killed:
+        return
+    if first and worker.pending:
+        worker.hold(now)
+    if not worker.pending and worker.held is None and not worker.retiring:  # held, it would drop our STOP
+        worker.retire()
+    if first:
+        ask(worker.pidfd, SIGTERM)
 
 
 def settle(worker: Worker, status: int | None, now: float) -> bool:

@@ -113,6 +113,8 @@ class Why(Enum):
     """What it wrote made no sense."""
     DISMISSED = auto()
     """Its lane was closed, or the engine is broken."""
+    ASKED = auto()
+    """By ``kill_workers``, or ``terminate_workers`` had not ended it."""
 
 
 class Lost(NamedTuple):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from parallelkit._collector import do_freely
@@ -17,7 +19,7 @@ from parallelkit._executors._submit._exit import finish_at_exit, is_exiting
 from parallelkit._executors._submit._future import UNMADE, Flight, Making, PoolFuture, Request
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._submit._refusals import copy_of, is_of_parent, must_not_wait, stopped
-from parallelkit._executors._submit._settling import fail, labels, tell, to_cancel
+from parallelkit._executors._submit._settling import cancel_waiting, fail, labels, tell
 from parallelkit._executors._thread._lending import Lender, is_thread_of
 from parallelkit._locks import careful
 
@@ -26,7 +28,7 @@ class Dispatcher:
     """What stands between ``submit`` and the engine. ``ahead``: hand over calls before there is a thread for them."""
 
     def __init__(self, engine: PoolEngine, timeout: float | None, ahead: bool) -> None:
-        self._engine, self._timeout = engine, timeout
+        self._engine, self._timeout, self._slots = engine, timeout, engine.max_workers
         self._ahead = ahead  # then a future is set to running by the thread that makes the call, else as it is handed over
         self._lock = careful(threading.RLock)  # reentrant: the collector may finalize the executor meanwhile
         self._lender = engine if isinstance(engine, Lender) else None
@@ -140,24 +142,27 @@ class Dispatcher:
     def _open_port(self) -> Port:
         return self._engine.open(Job(None, label=labels(self._flying), exact=not self._ahead, shared=True))
 
-    def shut(self, cancel_futures: bool, stop: bool = False) -> None:
+    def shut(self, cancel_futures: bool, stop: bool = False, end: Callable[[], None] | None = None) -> None:
         """Take no more calls. The dispatcher's thread ends, and closes the engine, once those it has are done.
 
         ``stop``: it fails them at once, and their processes are killed. Threads cannot be killed, and go on.
+        ``end``: ends the workers, and the engine with them.
         """
         if self._is_fork():
             return
+        if end is not None:
+            cancel_waiting(self._flying, self._inbox, self._slots)
+            end()
         with self._lock:
             self._shut, self._cancel = True, self._cancel or cancel_futures
             self._stopped = self._stopped or (stop and not self._ahead)
             if self._port is not None:
                 self._port.wake()
             is_served = self._opening is not None
-        if not is_served:
+        if cancel_futures:  # here, so that they are cancelled on return; the thread does so, too, for what it is just handing over
+            cancel_waiting(self._flying, self._inbox, self._slots)
+        if not is_served and end is None:
             do_freely(self._engine.close)
-        elif cancel_futures:  # here, so that they are cancelled on return; the thread does so, too, for what it is just handing over
-            for future in to_cancel(self._flying, self._inbox, self._engine.max_workers):
-                future.cancel()
 
     def join(self) -> None:
         """Wait until all calls are done; return at once in a thread that they need (a call, callback or finalizer shuts down)."""
@@ -221,8 +226,7 @@ class Dispatcher:
             self._hurry(port, future)
         if self._cancel:
             self._cancel = False
-            for future in to_cancel(self._flying, self._inbox, self._engine.max_workers):
-                tell(PoolFuture.cancel, future)
+            cancel_waiting(self._flying, self._inbox, self._slots, partial(tell, PoolFuture.cancel))
             self._inbox = deque(request for request in self._inbox if not request[0].cancelled())
 
     def _begin(self, request: Request) -> Ticket | None:

@@ -30,6 +30,17 @@ def labels(flying: dict[int, Flight]) -> Callable[[int], str]:
     return label
 
 
+def cancel_waiting(
+    flying: dict[int, Flight],
+    inbox: deque[Request],
+    slots: int,
+    cancel: Callable[[PoolFuture[Any]], object] = PoolFuture.cancel,
+) -> None:
+    """Cancel the calls that have not begun."""
+    for future in to_cancel(flying, inbox, slots):
+        cancel(future)
+
+
 def to_cancel(flying: dict[int, Flight], inbox: deque[Request], slots: int) -> Iterator[PoolFuture[Any]]:
     """The calls that have not begun, but for as many as there are free slots: a standard pool would have begun those."""
     # Lists, for another thread may change the two meanwhile.
