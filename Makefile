@@ -80,7 +80,7 @@ $(VENV)/.has-%: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(if $(filter-out core,$*),[$*])'
 	@touch $@
 
-# CPython's own tests of its executors, for tests/cpython, from a Debian package. If it cannot be had, pytest reports them as skipped.
+# CPython 3.11's tests of its executors, for tests/cpython, from a Debian package. If it cannot be had, pytest reports them as skipped.
 .cache/cpython-3.11:
 	@rm -rf $@.part && mkdir -p $@.part
 	@cd $@.part && { $(DOWNLOAD) || { apt-get update -qq && $(DOWNLOAD); }; } && dpkg -x *.deb . && \
