@@ -11,6 +11,8 @@ from patience import wait_until
 
 from parallelkit import ProcessExecutor, Task, TaskCancelled, WorkerDied, run_parallel
 from parallelkit._executors._process import _supervisor
+from parallelkit._executors._process._decode import decode_lost
+from parallelkit._executors._process._lane import Batch, Lane, Lost, Why
 
 NUMBERS = {"terminate_workers": signal.SIGTERM, "kill_workers": signal.SIGKILL}
 
@@ -205,3 +207,21 @@ def test_no_worker_takes_the_place_of_those_that_end(tmp_path):
     assert {future.exception().pid for future in futures} <= before
     executor.shutdown()
     assert [] == supervisor.pool.everybody()
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (-9, "killed by kill_workers"),
+        (None, "killed by kill_workers"),
+        (3, "exited with code 3"),
+        (-11, "SIGSEGV"),
+    ],
+)
+def test_a_worker_that_had_just_ended_by_itself_was_killed_by_nobody(status, told):
+    """Its end is told as that of any other, though ``kill_workers`` has come by then."""
+    batch = Batch(Lane(1, b"", False), [(0, 1, None, None)], None)
+    lost = Lost(batch, 1.0, 2.0, 4321, status, Why.ASKED, "a worker", "")
+    error = decode_lost(lost, str).error
+    assert told in str(error)
+    assert error.signal == {-9: 9, None: 9, 3: None, -11: 11}[status]
