@@ -1481,3 +1481,4 @@ def test_a_coroutine_that_the_collector_ends_before_its_steps_is_not_awaited_aga
     next(steps)
     coroutine.close()
     steps.close()
+    assert inspect.getgeneratorstate(steps) == inspect.GEN_CLOSED

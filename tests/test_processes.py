@@ -1636,3 +1636,12 @@ def test_outcomes_may_come_at_any_moment_of_the_wait():
     finally:
         sys.settrace(before)
     assert [1] == results.values()
+
+
+def test_an_engine_is_left_alone_as_the_interpreter_goes():
+    """Modules may be empty by then, which was told as an ignored exception; and the workers end with the interpreter."""
+    engine = ProcessEngine(1)
+    engine.__del__(lambda: True)
+    assert not engine._supervisor.closing
+    engine.__del__()
+    assert engine._supervisor.closing
