@@ -14,6 +14,7 @@ from port_driver import Seen, drive, drive_rest, fifo, opened, wait
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._executors._process._handle import STANDSTILL, Worker
+from parallelkit._executors._process._holding import LOOK
 from parallelkit._executors._process._lane import Batch, Lane
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._process._wire import Wire
@@ -76,13 +77,16 @@ class FakeWorker(SimpleNamespace):
         self.sent, self.done = 7, 6
         self.wire = SimpleNamespace(wakes_at=EACH, head=6)
         self.is_loading = lambda: False
-        self.given = 0
+        self.given, self.work = 0, 0.0
 
     def give(self, batch, now):
         self.given += len(batch.tickets)
 
     def takes_more(self):
         return False
+
+    def stock(self):
+        return self.work
 
 
 def calm_pool(queued=9, mean=LONG):
@@ -131,6 +135,23 @@ def test_where_more_is_to_decide_all_are_looked_at(change):
     change(pool, worker, pool.lanes[0])
     assert not pool.refill(worker, 0.0)
     assert worker.given == 0
+
+
+@pytest.mark.parametrize(
+    ("patient", "mean", "work", "short"),
+    [
+        (True, SHORT, 2 * LOOK, False),
+        (False, SHORT, 2 * LOOK, True),
+        (True, LONG, 2 * LOOK, True),
+        (True, SHORT, LOOK, True),
+    ],
+)
+def test_who_has_plenty_of_short_tasks_need_not_ring(patient, mean, work, short):
+    """A worker with plenty of short tasks causes a full turn, which has it ring no more; not if somebody may see each result."""
+    pool = calm_pool(mean=mean)
+    (worker,) = pool.workers
+    worker.work, pool.lanes[0].patient = work, patient
+    assert pool.refill(worker, 0.0) is short
 
 
 def test_who_takes_the_last_has_all_looked_at():

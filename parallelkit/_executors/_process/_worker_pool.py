@@ -82,6 +82,8 @@ class WorkerPool(Roster):
 
         That needs a pool that was calm at the last look, a single lane with more queued, and attempts so long that each
         commit sends a wake-up. A worker that has committed more than was taken needs a full look: that may have been received.
+        So does one with plenty of short attempts to do, if its run is woken late in any case: to be looked at now and then
+        costs less than a wake-up at each commit.
         """
         if not (
             self.calm and len(self.lanes) == 1 and worker.wire.wakes_at == EACH and _may_be_given(worker)
@@ -95,7 +97,8 @@ class WorkerPool(Roster):
         if self._choose(worker, [lane]) is not None:
             self._give(worker, lane, not worker.pending, now)
         self.hungry |= worker.takes_more()
-        return bool(lane.queue)
+        plenty = worker.stock() > LOOK and not lane.pace.single
+        return bool(lane.queue) and not (plenty and lane.patient)
 
     def assign(self, now: float) -> None:
         """Give out what is queued, hire workers that are missing, take work back for those that idle."""
