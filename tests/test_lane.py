@@ -10,6 +10,7 @@ from parallelkit._executors import _processes
 from parallelkit._executors._process import _lane
 from parallelkit._executors._process._lane import (
     HEAVY,
+    LIGHT,
     UNSEEN,
     WEIGHTY,
     Batch,
@@ -21,6 +22,7 @@ from parallelkit._executors._process._lane import (
     Why,
     most_unseen,
 )
+from parallelkit._executors._process._pace import AHEAD
 from parallelkit._worker._channel import BIG_FAILED, FAILED, INT, NONE, VALUE
 
 WORKERS = 2
@@ -37,7 +39,8 @@ def lane_with(queued, patient=True):
 
 def span(lane, *kinds, files=(), size=0):
     instants = array("d", range(len(kinds)))
-    columns = Columns(instants, instants, bytes(kinds), b"", bytes(size), 0, list(files), b"")
+    heap = bytes(size or kinds.count(VALUE))
+    columns = Columns(instants, instants, bytes(kinds), b"", heap, 0, list(files), b"")
     return Span(lane.queue[0].part(0, len(kinds)), columns, "process 1")
 
 
@@ -152,11 +155,24 @@ def test_no_more_than_a_few_wait(workers):
     assert most_unseen(workers) >= workers
 
 
+def test_of_values_that_are_not_pickled_many_wait():
+    """Of None and numbers, which are not unpickled, very many are collected before the run is woken."""
+    lane = lane_with(1000)
+    wait_at(lane)
+    for _ in range(most_unseen(WORKERS)):
+        lane.post(span(lane, *[INT] * LIGHT))
+        assert lane.tell(NOW, WORKERS) == NOW + UNSEEN
+    lane.post(span(lane, NONE))
+    lane.tell(NOW, WORKERS)
+
+    assert is_woken(lane)
+
+
 def test_what_was_seen_is_not_counted():
     """Once the run was woken, or has looked by itself, the count begins anew."""
     lane = lane_with(99)
     for seen in (True, False):
-        lane.post(span(lane, *[NONE] * most_unseen(WORKERS)))
+        lane.post(span(lane, *[VALUE] * most_unseen(WORKERS)))
         assert lane.tell(NOW, WORKERS) == NOW + UNSEEN
         if seen:
             lane.events.clear()
@@ -209,7 +225,11 @@ def test_a_patient_run_has_more_at_hand():
     """A patient run has more attempts queued, so that its workers are busy until it looks."""
     patient, other = lane_with(9), lane_with(9, patient=False)
 
-    assert patient.stock(WORKERS) - other.stock(WORKERS) == most_unseen(WORKERS)
+    for lane in (patient, other):
+        lane.pace.limit = 7
+    done_unseen = round(UNSEEN / AHEAD) * 7 * WORKERS
+
+    assert patient.stock(WORKERS) - other.stock(WORKERS) == done_unseen + most_unseen(WORKERS)
 
 
 @pytest.mark.parametrize(

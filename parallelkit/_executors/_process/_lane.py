@@ -36,6 +36,10 @@ system call of the supervisor may take Python's switch interval, 5 ms; with so f
 WEIGHTY = 1 << 14
 """Bytes of pickles that take about as long to unpickle as the run takes to be woken."""
 
+LIGHT = 64  # results that count as one if none of them is unpickled
+AT_HAND = 3  # batches for each worker that the run should have handed over, with those that it holds
+MORE_AT_HAND = 5  # the same for a patient run, whose workers do two while it sleeps
+
 STALLS = 3  # workers in a row that stand still before the same attempt, until it is to blame
 MOST_RECORDS = 64 << 20  # bytes of log records that wait to be handled
 _DROPPED = {
@@ -93,9 +97,10 @@ class Span(NamedTuple):
         kinds, files = self.columns.kinds, self.columns.files
         return not files and kinds.find(_channel.FAILED) < 0 and kinds.find(_channel.BIG_FAILED) < 0
 
-    def weight(self) -> int:
-        """How many results it has; those that take long to unpickle count for several."""
-        return len(self.columns.kinds) + len(self.columns.heap) // WEIGHTY
+    def weight(self) -> float:
+        """How many results it has; those that take long to unpickle count for several, and those that are not pickled for little."""
+        count, size = len(self.columns.kinds), len(self.columns.heap)
+        return count + size // WEIGHTY if size else count / LIGHT
 
 
 class Why(Enum):
@@ -231,7 +236,8 @@ class Lane:
 
     def stock(self, workers: int) -> int:
         """How many attempts the run should have handed over, including those that the workers hold."""
-        return 3 * self.pace.limit * workers + (most_unseen(workers) if self.patient else 0)
+        batches = self.pace.limit * workers
+        return MORE_AT_HAND * batches + most_unseen(workers) if self.patient else AT_HAND * batches
 
     def post_record(self, record: Record) -> None:
         """Hand over a log record; while too many wait, drop them and log one warning instead."""
