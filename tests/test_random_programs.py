@@ -28,6 +28,8 @@ def outcome(call):
     """What a call returns or raises, in a form that can be compared."""
     try:
         return call()
+    except (AssertionError, KeyboardInterrupt):
+        raise
     except BaseException as error:
         return type(error), str(error)
 
@@ -57,7 +59,7 @@ class Program:
         return list(self.executor.map(compute, numbers, chunksize=self.chance.randint(1, 3)))
 
     def complete(self):
-        # Those that a shutdown has cancelled never come out of the standard pools.
+        # Those that a shutdown has cancelled never come out of the standard pools; of the others, ``ask_one`` asks.
         return len(list(as_completed([one for one in self.futures if not one.cancelled()], PATIENCE)))
 
     def ask_one(self):
