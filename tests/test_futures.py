@@ -16,7 +16,7 @@ import traceback
 import warnings
 import weakref
 from collections import deque
-from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor, as_completed, wait
 from concurrent.futures.thread import BrokenThreadPool
 from contextlib import closing, nullcontext, suppress
 from functools import partial
@@ -359,7 +359,7 @@ def test_a_wait_that_is_woken_for_another_goes_on(timeout, times, waited, monkey
 def test_all_that_fail_are_forgotten(caplog):
     """Those that were handed over, and those that were not: nobody looks for them again. Those that are settled stay so."""
     *futures, cancelled = [PoolFuture(None) for _ in range(3)]
-    assert futures[0].begin()
+    assert futures[0]._begin()
     assert cancelled.cancel()
     flying, inbox = {0: (futures[0], abs), 1: (cancelled, abs)}, deque([(futures[1], None, abs)])
     fail(flying, inbox, LookupError("gone"))
@@ -523,7 +523,7 @@ def test_a_shutdown_that_cancels_leaves_as_many_calls_as_there_are_free_slots():
     """``shutdown(cancel_futures=True)`` spares as many calls as there are free slots, as a standard pool would have begun these."""
     futures = [PoolFuture(None) for _ in range(7)]
     begun, cancelled, *_ = futures
-    assert begun.begin()
+    assert begun._begin()
     assert cancelled.cancel()
     flying = dict(enumerate((future, abs) for future in futures[:5]))
     inbox = deque((future, None, abs) for future in futures[5:])
@@ -535,8 +535,8 @@ def test_a_shutdown_that_cancels_spares_none_where_more_calls_run_than_there_are
     """A process has the next call at hand, which counts as running."""
     running, *waiting = [PoolFuture(None) for _ in range(4)]
     at_hand = waiting.pop()
-    assert running.begin()
-    assert at_hand.begin()
+    assert running._begin()
+    assert at_hand._begin()
     flying = {0: (running, abs), 1: (at_hand, abs)}
     inbox = deque((future, None, abs) for future in waiting)
     assert waiting[::-1] == list(to_cancel(flying, inbox, 1))
@@ -560,14 +560,20 @@ def test_a_shutdown_that_cancels_begins_with_the_last_call():
 
 
 def test_a_call_begins_once():
-    """``begin`` succeeds only once, and not for a future that is cancelled or settled."""
+    """``_begin`` succeeds only once, and not for a future that is cancelled or settled."""
     future, cancelled, settled = (PoolFuture(None) for _ in range(3))
-    assert [True, False] == [future.begin(), future.begin()]
+    assert [True, False] == [future._begin(), future._begin()]
     assert cancelled.cancel()
-    assert [False, False] == [cancelled.begin(), cancelled.begin()]
+    assert [False, False] == [cancelled._begin(), cancelled._begin()]
     assert {cancelled} == wait([cancelled], 30).done
     settled.set_exception(ValueError())
-    assert not settled.begin()
+    assert not settled._begin()
+
+
+def test_a_future_has_no_public_names_of_its_own():
+    """Users note things on a future (``future.index = 7``), and any name that the standard one leaves free is theirs."""
+    ours, standard = ({name for name in dir(one) if name[0] != "_"} for one in (PoolFuture(None), Future()))
+    assert standard == ours
 
 
 def test_a_chunk_of_calls_travels_as_one(gives):

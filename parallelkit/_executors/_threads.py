@@ -72,7 +72,7 @@ class ThreadEngine:
                 self.slots.lend(port, outer.claim)
             self.ports += (port,)
             if current_worker() in self.abandoned:
-                port.cut_off()
+                port._cut_off()
         return port
 
     def is_served_here(self) -> bool:
@@ -240,7 +240,7 @@ class ThreadEngine:
                 for port in self.ports:
                     port.wake()
         for borrower in self.slots.borrowers(claim):
-            borrower.cut_off()
+            borrower._cut_off()
         self._supply_all()
         return True
 

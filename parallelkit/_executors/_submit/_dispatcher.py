@@ -234,20 +234,20 @@ class Dispatcher:
         future, call, fn = request
         if self._ahead:
             call = Making(future), call, {}
-        elif not future.begin():
+        elif not future._begin():
             return None
         index, self._next = self._next, self._next + 1
-        future.index = index
+        future._index = index
         self._flying[index] = future, fn
         return index, 1, call, self._timeout
 
     def _hurry(self, port: Port, future: PoolFuture[Any]) -> None:
         """A task waits for this call: have it run next, in that task's slot."""
-        if future.index in self._flying:
+        if future._index in self._flying:
             try:
-                port.hurry(future.index)
+                port.hurry(future._index)
             except RuntimeError as error:  # the system has no thread left
-                if future.begin():
+                if future._begin():
                     tell(future.set_exception, error)
 
     def _settle(self, events: list[Block | Ended]) -> None:

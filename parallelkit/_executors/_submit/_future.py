@@ -26,15 +26,18 @@ class Awaited(Protocol):
 
 
 class PoolFuture(Future[R]):
-    """A future for which a task of the same executor can wait: it lends its slot meanwhile."""
+    """A future for which a task of the same executor can wait: it lends its slot meanwhile.
+
+    It adds no public names: users note things on futures, and the names must be free (``future.index = 7``).
+    """
 
     def __init__(self, dispatcher: Awaited) -> None:
         super().__init__()
         self._condition = Condition()  # else the thread that hands over calls may wait for ever
         self._dispatcher = dispatcher
-        self.index = -1  # that of its ticket, once it was handed over
+        self._index = -1  # that of its ticket, once it was handed over
 
-    def begin(self) -> bool:
+    def _begin(self) -> bool:
         """Set it to running and return True, at most once; if it was cancelled, notify those who wait and return False."""
         with self._condition:
             return self._state in (PENDING, CANCELLED) and self.set_running_or_notify_cancel()
@@ -43,7 +46,7 @@ class PoolFuture(Future[R]):
         """As ``Future.cancel``, but those who wait are told at once, not when a worker comes to it (CPython issue 92001)."""
         cancelled = super().cancel()
         if cancelled:
-            self.begin()
+            self._begin()
         return cancelled
 
     def result(self, timeout: float | None = None) -> R:
@@ -67,7 +70,7 @@ class PoolFuture(Future[R]):
                         raise TaskCancelled("the task that waits for this call was abandoned")
                     try:
                         return super().exception(timeout)
-                    except TimeoutError:  # or ``cut_off`` has woken all that wait
+                    except TimeoutError:  # or ``_cut_off`` has woken all that wait
                         timeout = None if end_at is None else end_at - monotonic()
                         if timeout is not None and timeout <= 0:
                             raise
@@ -75,7 +78,7 @@ class PoolFuture(Future[R]):
             if lent is not None:
                 self._dispatcher.repay(self, lent)
 
-    def cut_off(self) -> None:
+    def _cut_off(self) -> None:
         """Wake those that wait: a task among them was abandoned."""
         with self._condition:
             self._condition.notify_all()
@@ -103,6 +106,6 @@ class Making:
     def __call__(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
         future, self._future = self._future, None
         assert future is not None, "a call was made twice"
-        begun = future.begin()
+        begun = future._begin()
         del future
         return fn(*args, **kwargs) if begun else UNMADE

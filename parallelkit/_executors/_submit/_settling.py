@@ -58,5 +58,5 @@ def fail(flying: dict[int, Flight], inbox: deque[Request], failure: BaseExceptio
     flying.clear()
     inbox.clear()
     for future in futures:
-        if future.begin() or future.running():
+        if future._begin() or future.running():
             tell(future.set_exception, copy_of(failure))

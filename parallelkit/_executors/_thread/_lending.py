@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 class Borrower(Protocol):
     """What a task waits for, and lends its slot to: a port, or a future."""
 
-    def cut_off(self) -> None:
+    def _cut_off(self) -> None:
         """Have a task that was abandoned wait no longer: what it waits for might never have a slot, nor the thread an end."""
 
 

@@ -247,7 +247,7 @@ class ThreadPort(TicketQueue, Port):
         self.failure = error
         self.gate.open()
 
-    def cut_off(self) -> None:
+    def _cut_off(self) -> None:
         self.fail(ParallelKitError("the task that made this run was abandoned"))
 
     def running(self) -> list[tuple[int, float, str]]:
