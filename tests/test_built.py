@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import typing
 from ctypes import BigEndianStructure, Structure, c_char, c_double, c_int, c_int16, c_ubyte
 
 import pytest
@@ -67,6 +68,23 @@ def test_a_structure_may_point_to_itself_and_lead_to_its_objects(executor):
         TypeError, match=r"^zero, which .*Node has, .*objects containing pointers cannot be pickled"
     ):
         run(executor, work)
+
+
+def test_the_metaclass_of_a_structure_may_be_the_scripts(executor):
+    """Without its own code at the other end, but with that of ``ctypes``, which makes a structure usable."""
+
+    class Kind(type(Structure)):
+        def __init__(cls, name, bases, attributes):
+            super().__init__(name, bases, attributes)
+            cls.made_by.append(name)
+
+    class Point(Structure, metaclass=Kind):
+        made_by: typing.ClassVar = []
+        _fields_ = [("x", c_int)]
+
+    assert (3, ["Point"], "Kind") == run(
+        executor, lambda x: (Point(x).x, Point.made_by, type(Point).__name__), 3
+    )
 
 
 def test_objects_of_a_structure_may_be_keys_in_its_class(executor):

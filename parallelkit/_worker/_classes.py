@@ -49,7 +49,6 @@ HOOK = "__init_subclass__"
 DEFERRED = "__annotate_func__"
 """The code of a class's annotations, since Python 3.14; cloudpickle leaves it out."""
 
-
 ABSTRACT = "__abstractmethods__"
 REGISTERED = "_abc_impl"
 """Stands in a pickle for the classes that are registered with an abstract one."""
@@ -149,10 +148,9 @@ def _setter(cls: type) -> Callable[[type, str, Any], None]:
     return _kind_of(cls).__setattr__ if type(cls) in _made() else setattr
 
 
-def _kind_of(cls: type) -> Any:
+def _kind_of(cls: Any) -> Any:
     """The class, of the metaclass and its bases, by whose code in C attributes are set and deleted; ``type`` but for ``ctypes``."""
-    metaclass: Any = type(cls)
-    return next(kind for kind in metaclass.__mro__ if type(kind.__setattr__) is WrapperDescriptorType)
+    return next(kind for kind in type(cls).__mro__ if type(kind.__setattr__) is WrapperDescriptorType)
 
 
 def _whole(cls: type, reduced: Any) -> Any:
@@ -200,7 +198,7 @@ def _make_bare(
 
     made = _made()
     maker = next(base for base in kind.__mro__ if base not in made)
-    make = kind if maker is kind else partial(maker.__new__, kind)
+    make = kind if maker is kind else partial(_make_by, maker, kind)
     if keywords:
         make = partial(make, **keywords)
     with _lock:
@@ -216,6 +214,14 @@ def _make_bare(
     if ABSTRACT in vars(bare):  # as long as it lacks its methods, which may lead to objects of it
         type.__setattr__(bare, ABSTRACT, frozenset())
     return bare
+
+
+def _make_by(maker: Any, kind: type, *args: Any, **keywords: Any) -> type:
+    """What the metaclass makes without code of its own, as ``maker`` makes it, which is one of its bases."""
+    cls: type = maker.__new__(kind, *args, **keywords)
+    if type(maker.__init__) is WrapperDescriptorType:  # what that does may be no attribute, as in ctypes
+        maker.__init__(cls, *args, **keywords)
+    return cls
 
 
 def make_enum(*spec: Any) -> type:
