@@ -2,6 +2,7 @@
 
 import logging
 from array import array
+from math import inf
 
 import pytest
 
@@ -29,9 +30,10 @@ WORKERS = 2
 NOW = 100.0
 
 
-def lane_with(queued, patient=True):
+def lane_with(queued, patient=True, folds=False):
     """A lane with this many queued attempts, which take a tenth of a second each."""
     lane = Lane(1, b"", False, patient)
+    lane.folds = folds
     lane.pace.measure(1, 0.1)
     lane.queue.append(Batch(lane, [(index, 1, index, None) for index in range(queued)], None))
     return lane
@@ -168,6 +170,15 @@ def test_of_values_that_are_not_pickled_many_wait():
     assert is_woken(lane)
 
 
+def test_of_values_that_are_folded_few_wait():
+    """Each costs a call of the caller's function, be it a number."""
+    lane = lane_with(1000, folds=True)
+    lane.post(span(lane, *[INT] * most_unseen(WORKERS)))
+    assert lane.tell(NOW, WORKERS) == NOW + UNSEEN
+    lane.post(span(lane, NONE))
+    assert lane.tell(NOW, WORKERS) == inf
+
+
 def test_what_was_seen_is_not_counted():
     """Once the run was woken, or has looked by itself, the count begins anew."""
     lane = lane_with(99)
@@ -233,17 +244,17 @@ def test_a_patient_run_has_more_at_hand():
 
 
 @pytest.mark.parametrize(
-    ("run", "patient"),
+    ("run", "patient", "folds"),
     [
-        (lambda **options: run_parallel(abs, [-1], **options), True),
-        (lambda **options: map_reduce(abs, [-1], max, initial=0, **options), True),
-        (lambda **options: list(iter_parallel(abs, [-1], **options)), False),
-        (lambda **options: run_parallel(abs, [-1], on_event=lambda event: None, **options), False),
-        (lambda **options: run_parallel(abs, [-1], then=lambda outcome: (), **options), False),
+        (lambda **options: run_parallel(abs, [-1], **options), True, False),
+        (lambda **options: map_reduce(abs, [-1], max, initial=0, **options), True, True),
+        (lambda **options: list(iter_parallel(abs, [-1], **options)), False, False),
+        (lambda **options: run_parallel(abs, [-1], on_event=lambda event: None, **options), False, False),
+        (lambda **options: run_parallel(abs, [-1], then=lambda outcome: (), **options), False, False),
     ],
 )
-def test_who_is_patient(monkeypatch, run, patient):
-    """A run is patient if nobody sees its outcomes before it is over."""
+def test_who_is_patient(monkeypatch, run, patient, folds):
+    """A run is patient if nobody sees its outcomes before it is over; it says if they are folded one by one."""
     seen = []
 
     def lane_of(*args, **options):
@@ -253,7 +264,7 @@ def test_who_is_patient(monkeypatch, run, patient):
     monkeypatch.setattr(_processes, "Lane", lane_of)
     run(executor="processes", max_workers=1)
 
-    assert [patient] == [lane.patient for lane in seen]
+    assert [(patient, folds)] == [(lane.patient, lane.folds) for lane in seen]
 
 
 def test_a_run_with_a_checkpoint_is_not_patient(monkeypatch, tmp_path):

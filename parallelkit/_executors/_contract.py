@@ -51,6 +51,7 @@ class Job(NamedTuple):
     - ``ended``: whether all tasks have been read, so that only retries can follow; called from any thread.
     - ``patient``: nobody sees a success before the run is over, so successes may be reported late.
       Never set together with ``exact``.
+    - ``folds``: the caller folds each success as it is reported, so few may be reported together even so.
     - ``guard``: entered around what runs the caller's own code in the run's thread (tasks, pickling, unpickling), and
       around asking a cluster as a port is opened. Ctrl-C may be raised there alone.
     """
@@ -65,6 +66,7 @@ class Job(NamedTuple):
     shared: bool = False
     ended: Callable[[], bool] = bool
     patient: bool = False
+    folds: bool = False
     guard: Callable[[], AbstractContextManager[object]] = nullcontext
     tentative: bool = False
 

@@ -82,6 +82,7 @@ class ProcessEngine:
         lane = Lane(
             self._numbers.draw(), packed, job.exact and not job.tentative, job.patient, module, pace=pace
         )
+        lane.folds = job.folds
         port = ProcessPort(self, self._supervisor, lane, job)
         port.sent = took, len(packed)
         if self.reloads is not None and self.reloads.look():

@@ -124,8 +124,9 @@ class Plan:
         key: Callable[[int], Any],
         whole: bool,
         guard: Guard,
+        folds: bool = False,
     ) -> Job:
-        """What all attempts have in common. ``key`` maps an index to its key; ``guard``: see ``Job``.
+        """What all attempts have in common. ``key`` maps an index to its key; ``guard``, ``folds``: see ``Job``.
 
         ``whole``: the caller sees no outcome before the run is over.
         """
@@ -143,6 +144,7 @@ class Plan:
             # With limits, priorities or retries, tasks may wait that the port has not been given yet.
             ended=lambda: self.intake.exhausted and not (exact or self.delayed),
             patient=whole and not exact and options.on_event is None and options.checkpoint is None,
+            folds=folds,
             guard=guard,
             tentative=shape.tentative,
         )

@@ -108,7 +108,7 @@ class Streamed:
         self.facts = plan.facts(engine)
         queue.began = self.facts.began_at
         with hold_interrupt() as guard:
-            port = engine.open(plan.job(queue.key, whole=self._folds, guard=guard))
+            port = engine.open(plan.job(queue.key, whole=self._folds, folds=self._folds, guard=guard))
             opened.callback(port.close)
         inline = plan.options.executor == "inline"
         handed, window, interrupt = QueuedSource(self._enter), plan.window(engine, direct=inline), Interrupt()

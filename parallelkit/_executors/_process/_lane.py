@@ -36,7 +36,7 @@ system call of the supervisor may take Python's switch interval, 5 ms; with so f
 WEIGHTY = 1 << 14
 """Bytes of pickles that take about as long to unpickle as the run takes to be woken."""
 
-LIGHT = 64  # results that count as one if none of them is unpickled
+LIGHT = 64  # results that count as one if none of them is unpickled or folded
 AT_HAND = 3  # batches for each worker that the run should have handed over, with those that it holds
 MORE_AT_HAND = 5  # the same for a patient run, whose workers do two while it sleeps
 
@@ -97,10 +97,10 @@ class Span(NamedTuple):
         kinds, files = self.columns.kinds, self.columns.files
         return not files and kinds.find(_channel.FAILED) < 0 and kinds.find(_channel.BIG_FAILED) < 0
 
-    def weight(self) -> float:
-        """How many results it has; those that take long to unpickle count for several, and those that are not pickled for little."""
+    def weight(self, folds: bool) -> float:
+        """How many results it has; those that take long to unpickle count for several, and those that cost nearly nothing for little."""
         count, size = len(self.columns.kinds), len(self.columns.heap)
-        return count + size // WEIGHTY if size else count / LIGHT
+        return count + size // WEIGHTY if size or folds else count / LIGHT
 
 
 class Why(Enum):
@@ -175,6 +175,7 @@ class Lane:
         self.job = job
         self.exact = exact
         self.patient = patient
+        self.folds = False  # see ``Job``
         self.module = module
         self.definitions = Definitions(number)
         self.gate = Gate()
@@ -214,7 +215,7 @@ class Lane:
             self._note_late(event)
         else:
             self.events.append(event)
-            self._unseen += event.weight() if isinstance(event, Span) and event.may_wait() else inf
+            self._unseen += event.weight(self.folds) if isinstance(event, Span) and event.may_wait() else inf
 
     def _note_late(self, event: Event) -> None:
         if not isinstance(event, Record):
