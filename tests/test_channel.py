@@ -626,6 +626,7 @@ def test_a_block_that_could_not_be_sent_is_not_used(wire_and_far, ring, monkeypa
         patch.setattr(outbox, "send", send)
         failed = passed_on(wire, ring, slots, PickleBuffer(bytes([1]) * _channel.LARGE))
     assert errno.ETOOMANYREFS == failed.error.errno
+    assert ["the value of the task could not be sent"] == failed.error.__notes__
     entry = passed_on(wire, ring, slots, PickleBuffer(bytes([2]) * _channel.LARGE))
     assert {2} == set(bytes(entry.values[0]))
 

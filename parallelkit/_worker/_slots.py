@@ -152,6 +152,7 @@ class Slots:
                 self._words[slot] = at << PLACE | length
                 self._kinds[slot] = VALUE
         except (OSError, MemoryError) as error:  # no room for it
+            add_note(error, "the value of the task could not be sent")  # its own text may be "File too large"
             self.put_failure(slot, _faults.capture(error))
         except Exception as error:
             self.put_failure(slot, _faults.capture_unsendable(value, error))
