@@ -3,6 +3,7 @@ import gc
 import os
 import pickle
 import random
+import resource
 from array import array
 from functools import partial
 from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
@@ -322,21 +323,51 @@ def test_more_leases_than_allowed_are_copied_out(engine, monkeypatch):
     assert all(number == array.min() == array.max() for number, array in seen.values.items())
 
 
+@pytest.mark.all
+def test_results_get_a_share_of_the_descriptors(engine):
+    """However many results are kept or unread, they take an eighth of the descriptors that a process may have, here and in workers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        arrays = []
+        for _ in range(3):
+            arrays += run_parallel(far.make, range(20), executor="processes", max_workers=1).values()
+        kept = len(_leases.in_use())
+        with opened(engine, far.make) as port:
+            drive_port(port, list(range(20)))  # now several are handed over at once
+            unread = start_unread(engine, port)
+            blocks = [len(worker.wire.arrivals._blocks) for worker in workers_of(engine)]
+            read_rest(port, unread)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert kept <= 1 + 128 // 8
+    assert sum(blocks) <= 128 // 8
+    assert all(array.min() == array.max() for array in arrays)
+
+
 def test_results_wait_unread_without_harm(engine):
     """Values stay correct if the caller takes them late."""
     with opened(engine, far.make) as port:
         drive_port(port, list(range(20)))  # now several are handed over at once
-        count = min(port.room(), 200)
-        port.start([(number, 1, number, None) for number in range(count)])
-        while engine._supervisor.ask(
-            lambda: port._lane.waiting() + sum(w.pending for w in workers_of(engine))
-        ):
-            pass
-        seen = {}
-        while len(seen) < count:
-            for block in wait(port):
-                seen.update(zip(block.indices, block.values, strict=True))
+        seen = read_rest(port, start_unread(engine, port))
     assert all(number == array.min() == array.max() for number, array in seen.items())
+
+
+def start_unread(engine, port):
+    """Have as many tasks run as there is room for, and their results wait; return how many."""
+    count = min(port.room(), 200)
+    port.start([(number, 1, number, None) for number in range(count)])
+    while engine._supervisor.ask(lambda: port._lane.waiting() + sum(w.pending for w in workers_of(engine))):
+        pass
+    return count
+
+
+def read_rest(port, count):
+    seen = {}
+    while len(seen) < count:
+        for block in wait(port):
+            seen.update(zip(block.indices, block.values, strict=True))
+    return seen
 
 
 def workers_of(engine):

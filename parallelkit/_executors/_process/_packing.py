@@ -21,7 +21,7 @@ from parallelkit._executors._process._generators import AlikeError, Neighbours, 
 from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._payload import OWN_FILE, Payload, payload_of
 from parallelkit._executors._process._preload import module_for, module_of_class
-from parallelkit._executors._process._reserve import is_shortage, is_too_large, limit, shortage
+from parallelkit._executors._process._reserve import is_shortage, is_too_large, share, shortage
 from parallelkit._raised import is_interrupt
 from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
@@ -34,8 +34,7 @@ from parallelkit._worker._tracebacks import detached
 from parallelkit._worker._travel import Apart, describe
 
 QUEUED_BYTES = 64 << 20  # of packed items that have not ended; exceeded only to have one item for each worker
-QUEUED_FILES = 32  # of them that hold a descriptor, or two for each worker if that is more, but ...
-SHARE = 8  # ... at most one in eight of the descriptors that the process may have: workers need some, too
+QUEUED_FILES = 32  # of them that hold a descriptor, or two for each worker if that is more, up to their share
 SHORT = 1024  # a str or bytes up to this length is an atom
 FEW = 16  # atoms in a tuple that is handled like one
 FADING = 0.5  # what is left of the largest size each time that some are packed: one in a million must not slow down the rest
@@ -76,7 +75,7 @@ class Packing:
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
         width = self._width()
-        if self.files and self.files >= min(max(2 * width, QUEUED_FILES), max(1, limit() // SHARE)):
+        if self.files and self.files >= min(max(2 * width, QUEUED_FILES), share()):
             return 0
         return max(width - ahead, int((QUEUED_BYTES - self.bytes) // self._largest))
 
@@ -227,7 +226,7 @@ class Packer:
             blob = b""
         payload = self._pool.put(apart.take(), blob) if apart.buffers else payload_of(blob)
         lent = len(self._pool.lent)
-        self._apart = self._sparing if lent > QUEUED_FILES and lent >= limit() // SHARE else self._usual
+        self._apart = self._sparing if lent > QUEUED_FILES and lent >= share() else self._usual
         return payload
 
 

@@ -94,6 +94,11 @@ def limit() -> int:
     return most if most >= 0 else sys.maxsize
 
 
+def share() -> int:
+    """How many descriptors things of one kind may take, however many there are: workers need some, too."""
+    return max(1, limit() // 8)
+
+
 def shortage(error: BaseException, what: str) -> OSError:
     """The error for the one task that was affected; ``what`` says what could not be done."""
     number = getattr(error, "errno", ENOMEM)

@@ -10,6 +10,7 @@ from io import TextIOWrapper
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from parallelkit._executors._process._reserve import share
 from parallelkit._executors._process._search_path import modules_off, search_path
 from parallelkit._raised import tolerated
 from parallelkit._worker import _channel
@@ -21,7 +22,7 @@ SET_HERE = ("no_site", "safe_path")
 """Flags that every worker is started with; it is told what they are in this interpreter."""
 
 MAPPINGS = 128
-"""Blocks that all workers together may have for their results; each costs a descriptor at both ends."""
+"""Blocks that all workers together may have for their results, up to their share: each costs a descriptor at both ends."""
 
 # Finders that are usually there, or that find only modules that are loaded already.
 _USUAL_FINDERS = ("_frozen_importlib", "_pytest.", "_distutils_hack", "six", "parallelkit.", "builtins")
@@ -91,7 +92,7 @@ def setup_frame(width: int, initializer: bool, warnings_context: Any = None) -> 
         "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
         "width": width * outer_width(),
         "initializer": initializer,
-        "blocks": max(2, min(32, MAPPINGS // width)),
+        "blocks": max(2, min(32, MAPPINGS // width, share() // width)),
         "authkey": _authkey(),
     }
     return _channel.frame(_channel.SETUP, pack(_plain(setup)))
