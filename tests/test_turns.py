@@ -5,14 +5,17 @@ import signal
 import time
 from functools import partial
 from math import inf
+from operator import is_
 from threading import Timer
 from types import SimpleNamespace
 
 import pytest
 import remote_tasks as far
-from port_driver import Seen, drive, drive_rest, fifo, opened, wait
+from patience import wait_until
+from port_driver import Seen, drive, drive_port, drive_rest, fifo, opened, wait
 
 from parallelkit._errors import TaskTimeout
+from parallelkit._executors._process import _supervisor
 from parallelkit._executors._process._handle import STANDSTILL, Worker
 from parallelkit._executors._process._holding import LOOK
 from parallelkit._executors._process._lane import Batch, Lane
@@ -439,3 +442,44 @@ def test_a_second_run_has_its_turn_while_the_first_is_calm(engine):
             seen.add(wait(second))
             assert {0: "here"} == seen.values
         assert len(first._lane.queue) > 0
+
+
+def run_then_end(engine, monkeypatch, linger, fn=far.give_back, args=()):
+    """Run one attempt, and end its run; the run's lane, and how often that poked the supervisor."""
+    monkeypatch.setattr(_supervisor, "LINGER", linger)
+    drive(engine, far.give_back, ["first"])  # so that no worker has yet to start
+    pokes = []
+    supervisor = engine._supervisor
+    with opened(engine, fn, args=args) as port:
+        drive_port(port, ["here"])
+        # A turn that is under way, or due already, would withdraw the lane, too.
+        wait_until(lambda: supervisor._asleep and (linger or supervisor._due == inf))
+        monkeypatch.setattr(supervisor, "poke", lambda: pokes.append(None))
+    monkeypatch.undo()
+    return port._lane, len(pokes)
+
+
+def test_the_end_of_a_run_wakes_nobody(engine, monkeypatch):
+    """A turn is due soon after the last attempt has ended, and it withdraws the run; so does any turn until then."""
+    lane, pokes = run_then_end(engine, monkeypatch, linger=5)
+    pool = engine._supervisor.pool
+    assert not pokes
+    assert [lane] == pool.lanes
+    assert engine._supervisor._calm_until <= engine._supervisor._due < inf
+
+    drive(engine, far.give_back, ["next"])
+    assert lane not in pool.lanes
+    assert all(lane.number not in worker.taught.lanes for worker in pool.workers)
+
+
+def test_a_run_that_has_ended_is_withdrawn_when_a_turn_is_due(engine, monkeypatch):
+    """No memory of a run that has ended waits for the next run."""
+    run_then_end(engine, monkeypatch, linger=0.1)
+    wait_until(lambda: not engine._supervisor.pool.lanes)
+
+
+@pytest.mark.parametrize(("linger", "args"), [(0.0, (None,)), (5, (bytes(1 << 20),))])
+def test_the_end_of_a_run_wakes_the_supervisor(linger, args, engine, monkeypatch):
+    """If no turn is due any more, or much memory waits for it, the run is withdrawn at once."""
+    _, pokes = run_then_end(engine, monkeypatch, linger, is_, args)
+    assert 1 == pokes

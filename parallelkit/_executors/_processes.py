@@ -293,7 +293,8 @@ class ProcessPort(Port):
         if self._pending > 0:
             victims = self._supervisor.ask(drop)
         else:
-            self._supervisor.post(drop)  # no worker holds anything of this run: there is nothing to wait for
+            # No worker holds anything of this run: there is nothing to wait for.
+            self._supervisor.post(drop, at_once=not isinstance(self._lane.job, bytes))
         self._withdrawn = True  # only now: if a signal handler raised above, the next call does it again
         deadline = monotonic() + PATIENCE
         for worker in victims:

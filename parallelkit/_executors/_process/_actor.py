@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from threading import Lock, RLock, get_ident
 from typing import TypeVar
 
@@ -54,6 +55,7 @@ class Actor(ABC):
     def __init__(self, name: str) -> None:
         self.closing = False
         self._poked = self._asleep = False
+        self._due = inf  # when the thread makes a turn even if nobody asks for one; infinity if that is not soon
         self._wake_up = WakeUp()
         self._requests: deque[Callable[[], object]] = deque()
         self._ended = False
@@ -104,13 +106,15 @@ class Actor(ABC):
         answered.acquire()
         return answer[0]
 
-    def post(self, request: Callable[[], object]) -> None:
-        """Have the thread do this within a turn; do not wait for that."""
+    def post(self, request: Callable[[], object], *, at_once: bool = True) -> None:
+        """Have the thread do this within a turn, or when the next is due; do not wait for that."""
         if self._is_here():
             request()
             return
         self._requests.append(request)
-        self.poke()
+        # Read after the request was added: in the turn that was due the thread resets it first, and then does what is there.
+        if at_once or self._due == inf:
+            self.poke()
         # Read after the request was added: ``_end`` sets it first, and then does what is there.
         if self._ended:
             self._answer()

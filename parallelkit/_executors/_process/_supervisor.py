@@ -26,6 +26,10 @@ from parallelkit._executors._process._worker_pool import WorkerPool
 from parallelkit._system import monotonic
 from parallelkit._worker._channel import GarbageError
 
+LINGER = 0.005
+"""Seconds from the end of the last attempt to a turn, so that a run that ends by then need not wake this thread: for a short run
+that took a tenth of its time."""
+
 
 class Supervisor(Actor):
     """Other threads call the public methods; the supervisor's own thread runs those below "The thread"."""
@@ -131,6 +135,8 @@ class Supervisor(Actor):
             self._bury(worker, now)
         if dead:
             self._tell(now)
+        if now >= self._due:
+            self._due = inf
         self._answer()
         if self._ending:
             self._end_workers(now)
@@ -146,11 +152,13 @@ class Supervisor(Actor):
         look_at = self.pool.listen(now, moved)
         if self._offered and self.pool.hungry:  # ``offer`` came after the look at the queues
             self._poked = True
+        if moved and not any([worker.pending for worker in self.pool.workers]):
+            self._due = now + LINGER  # before the run is told, so that it knows of that turn when it ends
         self._tell_at = self._tell(now)
         if (spare := self.pool.keep_spare(now)) is not None:
             self._poller.update(spare)
         checks = [min(one.check_at, one.wire.again_at) for one in self.pool.everybody()]
-        self._calm_until = min([look_at, self.pool.act_at, self._starter.deadline, self._kill_at, *checks])
+        self._calm_until = min([look_at, self.pool.act_at, self._starter.deadline, self._kill_at, self._due, *checks])
 
     def _tell(self, now: float) -> float:
         """Wake the runs that have something to look at; return when to do so again."""
