@@ -17,7 +17,7 @@ from parallelkit._executors._process._killing import PATIENCE
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
 from parallelkit._executors._process._pace import Paces
 from parallelkit._executors._process._packing import Packer, Packing, all_atoms, taken_by
-from parallelkit._executors._process._payload import Payload
+from parallelkit._executors._process._payload import File, Payload
 from parallelkit._executors._process._preload import module_for
 from parallelkit._executors._process._records import handle
 from parallelkit._executors._process._reloads import Reloads
@@ -292,9 +292,8 @@ class ProcessPort(Port):
         victims: list[Worker] = []
         if self._pending > 0:
             victims = self._supervisor.ask(drop)
-        else:
-            # No worker holds anything of this run: there is nothing to wait for.
-            self._supervisor.post(drop, at_once=not isinstance(self._lane.job, bytes))
+        else:  # no worker holds anything of this run: there is nothing to wait for
+            self._supervisor.post(drop, at_once=isinstance(self._lane.job, File))
         self._withdrawn = True  # only now: if a signal handler raised above, the next call does it again
         deadline = monotonic() + PATIENCE
         for worker in victims:

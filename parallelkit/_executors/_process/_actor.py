@@ -55,7 +55,7 @@ class Actor(ABC):
     def __init__(self, name: str) -> None:
         self.closing = False
         self._poked = self._asleep = False
-        self._due = inf  # when the thread makes a turn even if nobody asks for one; infinity if that is not soon
+        self._due = inf  # when the thread makes a turn even if nobody pokes it; infinity if that is not soon
         self._wake_up = WakeUp()
         self._requests: deque[Callable[[], object]] = deque()
         self._ended = False
@@ -112,12 +112,18 @@ class Actor(ABC):
             request()
             return
         self._requests.append(request)
-        # Read after the request was added: in the turn that was due the thread resets it first, and then does what is there.
+        # Read after the request was added: ``_answer_at`` resets it first, and then does what is there.
         if at_once or self._due == inf:
             self.poke()
         # Read after the request was added: ``_end`` sets it first, and then does what is there.
         if self._ended:
             self._answer()
+
+    def _answer_at(self, now: float) -> None:
+        """Do all that is asked for; what comes later must poke, if this is the turn that was due."""
+        if now >= self._due:
+            self._due = inf
+        self._answer()
 
     def _answer(self) -> None:
         """Do all that is asked for."""

@@ -27,8 +27,7 @@ from parallelkit._system import monotonic
 from parallelkit._worker._channel import GarbageError
 
 LINGER = 0.005
-"""Seconds from the end of the last attempt to a turn, so that a run that ends by then need not wake this thread: for a short run
-that took a tenth of its time."""
+"""Seconds from the last attempt's end to a turn, so that a run that ends by then need not wake this thread: that takes 0.1 ms."""
 
 
 class Supervisor(Actor):
@@ -133,11 +132,7 @@ class Supervisor(Actor):
             worker.wire.arrivals.release_blocks()
         for worker in dead:
             self._bury(worker, now)
-        if dead:
-            self._tell(now)
-        if now >= self._due:
-            self._due = inf
-        self._answer()
+        self._answer_at(now)
         if self._ending:
             self._end_workers(now)
         self._starter.check(now)
@@ -152,13 +147,19 @@ class Supervisor(Actor):
         look_at = self.pool.listen(now, moved)
         if self._offered and self.pool.hungry:  # ``offer`` came after the look at the queues
             self._poked = True
-        if moved and not any([worker.pending for worker in self.pool.workers]):
-            self._due = now + LINGER  # before the run is told, so that it knows of that turn when it ends
+        # Before the run is told: as it ends, it must know of the turn that is due.
+        self._expect_end(moved, now)
         self._tell_at = self._tell(now)
         if (spare := self.pool.keep_spare(now)) is not None:
             self._poller.update(spare)
         checks = [min(one.check_at, one.wire.again_at) for one in self.pool.everybody()]
-        self._calm_until = min([look_at, self.pool.act_at, self._starter.deadline, self._kill_at, self._due, *checks])
+        dues = look_at, self.pool.act_at, self._starter.deadline, self._kill_at, self._due
+        self._calm_until = min(*dues, *checks)
+
+    def _expect_end(self, moved: bool, now: float) -> None:
+        """Have a turn due soon if the last attempt has just ended."""
+        if moved and not any(worker.pending for worker in self.pool.workers):
+            self._due = now + LINGER
 
     def _tell(self, now: float) -> float:
         """Wake the runs that have something to look at; return when to do so again."""
@@ -242,6 +243,7 @@ class Supervisor(Actor):
         else:
             self._drain(worker, LAST_READS)
             self._settle(worker, worker.reap(), now)
+            self._tell(now)
 
     def _give_up(self, worker: Worker, now: float) -> None:
         """Settle a worker that its kill did not end, and have another take its place; but not for ever."""
