@@ -129,7 +129,7 @@ def test_any_number_of_items_may_be_refused():
 
 def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
     """Once all runs of an engine have many blocks, smaller buffers travel in the pickles, until some of the blocks come back."""
-    monkeypatch.setattr(_packing, "limit", lambda: 8 * (QUEUED_FILES + 8))
+    monkeypatch.setattr(_packing, "share", lambda: QUEUED_FILES + 8)
     pack, classes = Packer(BlockPool(), calls=False), CarriedClasses(None)
     payloads = [pack(MIDDLING, classes) for _ in range(100)]
     assert QUEUED_FILES + 8 == sum(type(payload) is Buffered for payload in payloads)
