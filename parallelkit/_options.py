@@ -139,6 +139,10 @@ class Checked(NamedTuple):
         return self.on_error == "raise" or self.max_failures is not None
 
 
+_NAMES = {*Checked._fields, "retries"} - {"policy"}
+"""What the options are called."""
+
+
 def check_options(options: Mapping[str, Any], *, order: str = "input") -> Checked:
     """Validate the options; raise TypeError or ValueError naming the argument, the rule and the value."""
     given = dict(options)
@@ -182,9 +186,9 @@ def _hint(name: str, given: Any) -> str:
 
 
 def _check_names(given: Mapping[str, Any]) -> None:
-    known = sorted({*Checked._fields, "retries"} - {"policy"})
     for name in given:
-        if name not in known:
+        if name not in _NAMES:
+            known = sorted(_NAMES)
             near = ANSWERED.get(name, "").format(name) or did_you_mean(name, known, ELSEWHERE)
             hint = near or (
                 f"the options are {', '.join(known)}; an argument of the function goes into kwargs={{{name!r}: ...}}"

@@ -49,7 +49,8 @@ def open_engine(executor: Any, max_workers: int | None, *, alone: bool) -> tuple
 def _load_ahead() -> None:
     """Load now what outcomes are made of: the program may use up this process's descriptors, without which nothing is loaded."""
     for name in ("traceback", "parallelkit._cancelled", "parallelkit._logger", "parallelkit._outcomes"):
-        import_module(name)
+        if name not in sys.modules:
+            import_module(name)
     if sys.version_info >= (3, 15):
         import_module("_colorize")  # of traceback, which loads it when it needs it
 
