@@ -172,6 +172,17 @@ def test_an_initializer_that_raises_is_named_in_a_line_and_its_error_is_the_caus
 
 
 @both
+def test_an_initializer_that_raises_is_logged_once(make, caplog):
+    """As by the standard pools, with its traceback: perhaps nobody asks the calls for their errors."""
+    with make(2, initializer=far.without_model, initargs=("here",)) as executor:
+        for _ in range(3):
+            with suppress(BrokenExecutor):
+                executor.submit(abs, -1)
+    assert ["an executor is broken, and makes no more calls"] == caplog.messages
+    assert "LookupError: no model at here" in caplog.text
+
+
+@both
 def test_a_broken_executor_that_nobody_has_is_freed(make):
     """What broke it does not keep the frames of those who caught the error, among whose variables the executor is."""
 

@@ -19,7 +19,7 @@ from parallelkit._executors._submit._exit import finish_at_exit, is_exiting
 from parallelkit._executors._submit._future import UNMADE, Flight, Making, PoolFuture, Request
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._submit._refusals import copy_of, is_of_parent, must_not_wait, stopped
-from parallelkit._executors._submit._settling import cancel_waiting, fail, labels, tell
+from parallelkit._executors._submit._settling import cancel_waiting, fail, labels, log_break, tell
 from parallelkit._executors._thread._lending import Lender, is_thread_of
 from parallelkit._locks import careful
 
@@ -132,8 +132,7 @@ class Dispatcher:
     def _close(self, opening: Opening, error: BaseException) -> None:
         """The port could not be opened: fail the calls submitted meanwhile; the next call tries to open it again."""
         with self._lock:
-            self._opening = None
-            inbox, self._inbox = self._inbox, deque()
+            inbox, self._inbox, self._opening = self._inbox, deque(), None
         fail({}, inbox, error)
         opening.end(error)
         if self._shut:
@@ -172,8 +171,7 @@ class Dispatcher:
 
     def _needs_this_thread(self) -> bool:
         opening = self._opening
-        own = opening is not None and opening.thread.ident == threading.get_ident()
-        return own or self._is_held_up()
+        return (opening is not None and opening.is_own_thread()) or self._is_held_up()
 
     def _is_held_up(self) -> bool:
         """Whether no call can proceed until this thread goes on, as in a finalizer that interrupts the executor's own work."""
@@ -276,8 +274,11 @@ class Dispatcher:
     def _refuse(self, failure: BaseException) -> None:
         """Refuse new calls with this error."""
         with self._lock:
-            self._failure = failure if self._failure is None else self._failure
+            if self._failure is not None:
+                return
+            self._failure = failure
             self._shut = True
+        log_break(failure)
 
     def _break(self, port: Port, failure: Exception) -> None:
         """The engine is broken: fail the submitted calls with this error. Threads finish those that they have begun."""
@@ -294,7 +295,6 @@ class Dispatcher:
         fresh = self._open_port()  # without the lock, as the first port was
         with self._lock:
             self._refusal = self._engine.loss, failure
-            inbox, self._inbox = self._inbox, deque()
-            self._port = fresh
+            inbox, self._inbox, self._port = self._inbox, deque(), fresh
         self._cut_off(port, inbox, failure)
         return fresh

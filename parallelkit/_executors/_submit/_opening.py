@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from parallelkit._conditions import Event, Thread
@@ -48,6 +49,10 @@ class Opening:
         """Wake ``start``: the port is open or, with ``error``, cannot be opened."""
         self.error = error
         self._done.set()
+
+    def is_own_thread(self) -> bool:
+        """Whether the caller is the thread that does the work."""
+        return self.thread.ident == threading.get_ident()
 
     def join(self) -> None:
         """Wait until the thread has ended, unless it does not begin within ``PATIENCE``."""
