@@ -36,7 +36,7 @@ class Dispatcher:
         self._urgent: deque[PoolFuture[Any]] = deque()  # tasks of this executor wait for these
         self._flying: dict[int, Flight] = {}  # handed over, by the index of their ticket
         self._next = 0
-        self._shut = self._cancel = self._stopped = False
+        self._shut = self._cancel = self._stopped = self._ended = False
         self._failure: BaseException | None = None  # why nothing will ever run again
         self._refusal: tuple[object, BaseException] | None = None  # a loss, and its error
         self._opening: Opening | None = None
@@ -150,6 +150,7 @@ class Dispatcher:
         if self._is_fork():
             return
         if end is not None:
+            self._ended = True
             cancel_waiting(self._flying, self._inbox, self._slots)
             end()
         with self._lock:
@@ -274,11 +275,10 @@ class Dispatcher:
     def _refuse(self, failure: BaseException) -> None:
         """Refuse new calls with this error."""
         with self._lock:
-            if self._failure is not None:
-                return
-            self._failure = failure
-            self._shut = True
-        log_break(failure)
+            known, self._shut = self._failure, True
+            self._failure = failure if known is None else known
+        if known is None and not self._ended:
+            log_break(failure)
 
     def _break(self, port: Port, failure: Exception) -> None:
         """The engine is broken: fail the submitted calls with this error. Threads finish those that they have begun."""
