@@ -24,7 +24,7 @@ from functools import partial
 import pytest
 import remote_tasks as far
 from late_threads import LateThreads
-from patience import given_time, wait_until
+from patience import PATIENCE, given_time, wait_until
 from port_driver import fifo
 
 from parallelkit import (
@@ -180,6 +180,19 @@ def test_an_initializer_that_raises_is_logged_once(make, caplog):
                 executor.submit(abs, -1)
     assert ["an executor is broken, and makes no more calls"] == caplog.messages
     assert "LookupError: no model at here" in caplog.text
+
+
+@both
+def test_a_call_that_fails_with_its_executor_does_so_before_that_is_logged(make, caplog):
+    """Else a handler of the log that waits for it, as it sends the records away, would do so for ever."""
+    with make(1, initializer=far.without_model, initargs=("here",)) as executor:
+        caplog.handler.acquire()
+        try:
+            with pytest.raises(BrokenExecutor):
+                executor.submit(abs, -1).result(timeout=PATIENCE)
+        finally:
+            caplog.handler.release()
+    assert 1 == len(caplog.messages)
 
 
 @both

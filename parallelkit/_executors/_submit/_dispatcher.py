@@ -28,14 +28,13 @@ class Dispatcher:
     """What stands between ``submit`` and the engine. ``ahead``: hand over calls before there is a thread for them."""
 
     def __init__(self, engine: PoolEngine, timeout: float | None, ahead: bool) -> None:
-        self._engine, self._timeout, self._slots = engine, timeout, engine.max_workers
+        self._engine, self._timeout, self._slots, self._next = engine, timeout, engine.max_workers, 0
         self._ahead = ahead  # then a future is set to running by the thread that makes the call, else as it is handed over
         self._lock = careful(threading.RLock)  # reentrant: the collector may finalize the executor meanwhile
         self._lender = engine if isinstance(engine, Lender) else None
         self._inbox: deque[Request] = deque()  # submitted, not yet handed over
         self._urgent: deque[PoolFuture[Any]] = deque()  # tasks of this executor wait for these
         self._flying: dict[int, Flight] = {}  # handed over, by the index of their ticket
-        self._next = 0
         self._shut = self._cancel = self._stopped = self._ended = False
         self._failure: BaseException | None = None  # why nothing will ever run again
         self._refusal: tuple[object, BaseException] | None = None  # a loss, and its error
@@ -208,8 +207,9 @@ class Dispatcher:
             if self._stopped:  # by Ctrl-C
                 self._cut_off(port, self._inbox, stopped())
         except BaseException as error:  # leave no future unsettled
-            self._refuse(error)
+            is_news = self._refuse(error)
             fail(self._flying, self._inbox, error)
+            log_break(error, is_news)
         finally:
             self._engine.close()  # and with it the port
 
@@ -272,23 +272,23 @@ class Dispatcher:
         self._settle(port.wait(0.0))
         fail(self._flying, inbox, failure)
 
-    def _refuse(self, failure: BaseException) -> None:
-        """Refuse new calls with this error."""
+    def _refuse(self, failure: BaseException) -> bool:
+        """Refuse new calls with this error. Whether to log it, once the calls have it: a handler of the log may wait for one."""
         with self._lock:
             known, self._shut = self._failure, True
             self._failure = failure if known is None else known
-        if known is None and not self._ended:
-            log_break(failure)
+        return known is None and not self._ended
 
     def _break(self, port: Port, failure: Exception) -> None:
         """The engine is broken: fail the submitted calls with this error. Threads finish those that they have begun."""
-        self._refuse(failure)
+        is_news = self._refuse(failure)
         if self._ahead and failure is self._failure:
             port.failure = None  # it would keep ``wait`` from waiting for them
             waiting = {index: self._flying.pop(index) for index, *_ in port.give_back()}
             fail(waiting, self._inbox, failure)
         else:
             self._cut_off(port, self._inbox, failure)
+        log_break(failure, is_news)
 
     def _replace(self, port: Port, failure: Exception) -> Port:
         """Every slot is lost, or no worker can be started: fail every submitted call, and open a new port for later ones."""

@@ -20,9 +20,10 @@ def tell(settle: Callable[[Any], object], ending: Any) -> None:
         logger.exception("a callback of a future raised an error that is no Exception; the executor goes on")
 
 
-def log_break(failure: BaseException) -> None:
+def log_break(failure: BaseException, is_news: bool) -> None:
     """Log that an executor is broken, and by what, as the standard pools do: nobody may ask for the calls that fail with it."""
-    logger.critical("an executor is broken, and makes no more calls", exc_info=failure)
+    if is_news:
+        logger.critical("an executor is broken, and makes no more calls", exc_info=failure)
 
 
 def labels(flying: dict[int, Flight]) -> Callable[[int], str]:
