@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pickle import Pickler
 from types import FunctionType
 
 import array_tasks as far
@@ -17,9 +18,8 @@ import numpy as np
 import pytest
 
 from parallelkit import ProcessExecutor, Task, WorkerDied, run_parallel
-from parallelkit._worker import _initial
+from parallelkit._worker import _initial, _travel
 from parallelkit._worker._editions import Editions
-from parallelkit._worker._memmaps import reduce_array
 from parallelkit._worker._travel import pack
 
 LONG = 1 << 17  # of 8 bytes: a mebibyte
@@ -222,14 +222,17 @@ def test_what_is_not_contiguous_is_shared_too(executor):
 
 def test_only_what_numpy_cannot_share_is_copied():
     """An array whose axes are in another order has a buffer as it is, such as an image with its colours first."""
-    image = np.ones((64, 64, 3)).transpose(2, 0, 1)
-    _, (buffer, *_) = reduce_array(image)
-    assert np.shares_memory(image, np.frombuffer(buffer))
-    part = image[
-        :, 1:
-    ]  # such a selection, copied in the order of its memory, was not shared before numpy 2.3
-    _, (buffer, *_) = reduce_array(part)
-    assert part.tolist() == np.frombuffer(buffer).reshape(part.shape).tolist()
+    image = np.arange(64 * 64 * 3.0).reshape(64, 64, 3).transpose(2, 0, 1)
+    part = image[:, :, 1:]
+    for array, is_shared in [(image, True), (part, False), (image.transpose(1, 2, 0)[::2], False)]:
+        buffers = []
+        blob = _travel.dump(Pickler, array, buffers.append, by_file=True)
+        assert 500 > len(blob)
+        [buffer] = buffers
+        assert is_shared == np.shares_memory(array, np.frombuffer(buffer))
+        back = _travel.unpack(blob, buffers)
+        assert array.tolist() == back.tolist()
+        assert not is_shared or array.strides == back.strides
 
 
 def test_frames_and_containers_are_shared(executor):

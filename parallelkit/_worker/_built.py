@@ -54,7 +54,12 @@ def makers_of(cls: type) -> set[str]:
 
 
 def expression(cls: Any) -> tuple[Callable[..., Any], tuple[Any, ...]] | None:
-    """How a type of ``ctypes`` that has no name is had from others: an array's, a pointer's, a number's of the other byte order."""
+    """How a class that is not found by its name is had from others.
+
+    Types of ``ctypes``: an array's, a pointer's, a number's of the other byte order. The metaclass of msgspec, before 0.20.
+    """
+    if cls.__module__ == "msgspec._core" and issubclass(cls, type):
+        return type, (sys.modules["msgspec"].Struct,)
     if "_ctypes" not in makers_of(cls) | {cls.__module__}:
         return None
     import ctypes

@@ -35,10 +35,14 @@ def _by_file(base: Any) -> Any:
 
 def reduce_array(array: Any) -> Any:
     """For a pickler: the array or, as only that has a buffer to share, a contiguous copy. Some rows of a frame are not contiguous."""
-    # Numpy shares one whose axes are only in another order.
+    from numpy import transpose
+
     axes = sorted(range(array.ndim), key=array.strides.__getitem__, reverse=True)
-    if not array.transpose(axes).flags.c_contiguous:
+    ordered = array.transpose(axes)
+    if not ordered.flags.c_contiguous:
         array = array.copy("K" if array.ndim < 3 else "C")
+    elif not array.flags.forc:  # only its axes are in another order, which numpy does not share before 2.3
+        return transpose, (ordered, sorted(range(array.ndim), key=axes.__getitem__))
     return array.__reduce_ex__(5)
 
 
