@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -53,22 +53,34 @@ def _minor(version: str) -> list[str]:
 def _check_workers(client: Any, present: set[str]) -> None:
     known = _vetted.setdefault(client, set())
     if new := present - known:
-        answers = client.run(pickle.loads, pickle.dumps(Question(), 5), workers=list(new), on_error="return")
-        wrong = {worker: _fault(client, worker, answer) for worker, answer in answers.items()}
-        wrong = {worker: fault for worker, fault in wrong.items() if fault}
+        faults = {worker: _fault(client, worker, answer) for worker, answer in _ask(client, new).items()}
+        wrong = {worker: fault for worker, fault in faults.items() if fault}
         if wrong:
             worker, fault = next(iter(wrong.items()))
             others = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             raise ValueError(f"executor: the dask worker {worker}{others} does not fit this program: {fault}")
+        present = present - {worker for worker, fault in faults.items() if fault is None}
     _vetted[client] = present
 
 
-def _fault(client: Any, worker: str, answer: Any) -> str:
-    """Say what is wrong with a worker, by its answer to ``Question``; empty if nothing is."""
-    if isinstance(answer, OSError):
-        return ""  # it left while it was asked
+def _ask(client: Any, workers: Iterable[str]) -> dict[str, Any]:
+    """The answer of each worker to ``Question``, or the error in its place."""
+    answers: dict[str, Any] = client.run(
+        pickle.loads, pickle.dumps(Question(), 5), workers=list(workers), on_error="return"
+    )
+    return answers
+
+
+def _fault(client: Any, worker: str, answer: Any) -> str | None:
+    """Say what is wrong with a worker, by its answer to ``Question``; empty if nothing is, None if it has left."""
+    if isinstance(answer, OSError):  # it may also close the connection because it cannot import parallelkit
+        if worker not in client.nthreads():
+            return None
+        answer = _ask(client, [worker]).get(worker)
     if isinstance(answer, BaseException):
         python = client.run(platform.python_version, workers=[worker], on_error="return").get(worker)
+        if isinstance(answer, OSError) and not isinstance(python, str):
+            return None
         if isinstance(python, str) and _minor(python) != _minor(platform.python_version()):
             return f"Python is {python} there and {platform.python_version()} here"
         return (
