@@ -536,6 +536,18 @@ def test_a_file_to_write_to_is_not_to_be_opened_in_each_task(of, tmp_path):
         run_parallel(max, [1], args=(of(file),), executor="processes")
 
 
+def test_an_annotation_that_cannot_be_pickled_is_named_as_programs_know_it():
+    """Since Python 3.14 the class has it under another name, once somebody has asked for it."""
+
+    class Parent:
+        guard: threading.Lock()
+
+    with pytest.raises(
+        TypeError, match=r"^__annotations__, which test_travel\.\S+Parent has, .*'_thread.lock'"
+    ):
+        run_parallel(lambda item: Parent, [1], executor="processes")
+
+
 def test_a_class_that_cannot_be_pickled_is_named_with_what_in_it_cannot():
     """A class sent by value includes all its attributes: the error names the one that cannot be pickled, not its methods, instances or subclasses."""
 

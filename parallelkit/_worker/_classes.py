@@ -46,8 +46,8 @@ TRACKER = -2
 """The place of cloudpickle's id among the arguments that make a class or an enum, which end in (…, class_tracker_id, extra)."""
 
 HOOK = "__init_subclass__"
-DEFERRED = "__annotate_func__"
-"""The code of a class's annotations, since Python 3.14; cloudpickle leaves it out."""
+DEFERRED, RETURNED = "__annotate_func__", "__annotations_cache__"
+"""The code of a class's annotations, since Python 3.14, which cloudpickle leaves out; and what that has returned, if it was called."""
 
 ABSTRACT = "__abstractmethods__"
 REGISTERED = "_abc_impl"
@@ -89,7 +89,7 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
         from parallelkit._worker._by_value import annotations_of  # late: workers do not need it to start
 
         state.pop(DEFERRED, None)
-        state.pop("__annotations_cache__", None)  # what that has returned
+        state.pop(RETURNED, None)
         state.setdefault("__annotations__", annotations_of(cls))
     if editions is not None:
         reduced = editions.reduce(cls, reduced)

@@ -14,7 +14,7 @@ from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import attributes_of, describe_error, is_of_signal, notes_of
 from parallelkit._worker import _connections
 from parallelkit._worker._built import is_field
-from parallelkit._worker._classes import DEFERRED
+from parallelkit._worker._classes import DEFERRED, RETURNED
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._parts import flaw_of, why_unfit
 from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
@@ -171,7 +171,8 @@ def _by_class(thing: object) -> Found | None:
                 never_pickled = name in ("_abc_impl", DEFERRED) or is_field(value)
                 flaw = None if never_pickled else _flaw_past(cls, value)
                 if flaw is not None:
-                    return _in_method(value, cls) or (f"{name}, which {describe(cls)} has,", cls, flaw)
+                    shown = "__annotations__" if name == RETURNED else name
+                    return _in_method(value, cls) or (f"{shown}, which {describe(cls)} has,", cls, flaw)
             return describe(cls), cls, why
     return None
 
