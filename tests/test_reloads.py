@@ -222,6 +222,14 @@ def test_libraries_are_not_looked_at_and_nothing_is_run():
     assert not looked.look()
 
 
+def test_a_key_that_is_no_name_is_no_module(monkeypatch):
+    """``sys.modules`` is a dict in which some programs keep other things."""
+    reloads = Reloads()
+    monkeypatch.setitem(sys.modules, 7, ModuleType("seven"))
+    monkeypatch.setitem(sys.modules, None, None)
+    assert not reloads.look()
+
+
 def test_a_module_that_is_loaded_as_another_goes_is_looked_at(edited, monkeypatch):
     """A module that is loaded while another is removed is noticed, although their number is the same."""
     module, edit = edited

@@ -79,8 +79,10 @@ class Reloads:
             self._marks[name] = attribute_of(name, "__spec__"), _written_at(name)
         return True
 
-    def _is_new(self, name: str) -> bool:
-        """Whether this is a module of the program that was not there before."""
+    def _is_new(self, name: object) -> bool:
+        """Whether this is a module of the program that was not there before. Programs may put anything in ``sys.modules``."""
+        if not isinstance(name, str):
+            return False
         top = name.partition(".")[0]
         if top in self._libraries or name in self._marks:
             return False
