@@ -63,7 +63,9 @@ class Bar(Silent):
             import tqdm.auto
 
             make, disable = tqdm.auto.tqdm, None
-        return careful(make)(**{"total": total, "disable": disable, "unit": "task", **self._options})
+        return recording_failure(make)(
+            **{"total": total, "disable": disable, "unit": "task", **self._options}
+        )
 
     def close(self) -> None:
         if self._bar is not None and not self._broken:
@@ -100,13 +102,13 @@ def notebook_without_widgets() -> bool:
     return find_spec("ipywidgets") is None
 
 
-def careful(base: Any) -> Any:
+def recording_failure(base: Any) -> Any:
     """A subclass of the bar class ``base`` whose ``display`` records an exception as ``failure`` and returns.
 
     If ``display`` raised, tqdm would never release its lock, and every bar of the program would block.
     """
 
-    class Careful(base):  # type: ignore[misc]  # found at run time
+    class Recording(base):  # type: ignore[misc]  # found at run time
         monitor_interval = 0  # no monitor thread, which would outlive the run; other bars keep theirs
         failure: Exception | None = None
 
@@ -118,7 +120,7 @@ def careful(base: Any) -> Any:
                 self.disable = True  # draw nothing more, not even when it is closed
                 return None
 
-    return Careful
+    return Recording
 
 
 def check_progress(progress: Any) -> None:
