@@ -60,7 +60,10 @@ class Semaphore(threading.Semaphore):
 
 
 class Thread(threading.Thread):
-    """One that begins even if a signal handler raises out of its ``start``, which waits for that."""
+    """One whose ``start`` leaves no lock held if a signal handler raises out of it. Then it may begin, or not.
+
+    If what is raised is an ``Exception``, Python may end the thread before it begins, with a KeyError that it prints.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

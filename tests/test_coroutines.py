@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import errno
 import functools
 import gc
 import inspect
@@ -60,6 +61,7 @@ def unhurried(monkeypatch):
     """Give cancelled coroutines much time to end, so that a busy machine fails no test."""
     for module in (_coroutine_port, _event_loop):
         monkeypatch.setattr(module, "GRACE", PATIENCE)
+    monkeypatch.setattr(_coroutine_port, "JOIN", 3 * PATIENCE)
 
 
 async def double(number):
@@ -1466,6 +1468,43 @@ def test_a_signal_handler_that_raises_as_the_loop_starts_leaves_no_thread(kind, 
             run_parallel([dict, Task(double, 1)], limits=ConcurrencyLimit(1))
     finally:
         signal.signal(signal.SIGUSR1, former)
+    assert [] == leaks(before, look(), 0)
+
+
+def test_a_signal_handler_that_raises_as_the_loop_is_made_leaves_no_descriptor(monkeypatch):
+    """The loop is made in its own thread, where no handler can raise amid that."""
+    make = asyncio.new_event_loop
+
+    def make_and_signal():
+        loop = make()
+        signal.raise_signal(signal.SIGUSR1)
+        time.sleep(0.05)  # let the handler raise in the main thread, if it can, before anybody knows the loop
+        return loop
+
+    def give_up(number, frame):
+        raise LookupError("told to end")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", make_and_signal)
+    former = signal.signal(signal.SIGUSR1, give_up)
+    before = look()
+    try:
+        with pytest.raises(LookupError, match="told to end"):
+            run_parallel(double, [1])
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+    assert [] == leaks(before, look(), 0)
+
+
+def test_a_loop_that_cannot_be_made_fails_the_run_with_the_reason(monkeypatch):
+    """As if there are no descriptors for it."""
+
+    def refuse():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", refuse)
+    before = look()
+    with pytest.raises(OSError, match="Too many open files"):
+        run_parallel(double, [1])
     assert [] == leaks(before, look(), 0)
 
 

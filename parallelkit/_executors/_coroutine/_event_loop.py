@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextvars import Context
 from functools import partial
 from types import CoroutineType, coroutine
 from typing import Any, Protocol
 
-from parallelkit._conditions import Thread
+from parallelkit._conditions import Event, Thread
 from parallelkit._coroutine_functions import awaited
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._stacks import await_stack, stack_of
 from parallelkit._forked import end_child
 from parallelkit._logger import logger
-from parallelkit._raised import give_traceback, is_of_signal, traceback_of
+from parallelkit._raised import give_traceback, traceback_of
 from parallelkit._system import monotonic
 
 GRACE = 0.1  # seconds that a coroutine may take to end once it was cancelled
@@ -85,36 +85,28 @@ class EventLoop:
     """Runs the attempts of its home, until it is closed, or was retired and has finished what it had."""
 
     def __init__(self, home: Home, name: str) -> None:
-        import asyncio
-        from concurrent.futures import ThreadPoolExecutor
-
         self.stepping: tuple[Flight, float] | None = None  # the attempt that executes now, and since when
         self.flights: set[Flight] = set()
         self._blocked = 0.0
         self._longest: tuple[float, int] = (0.0, -1)
         self._home = home
         self._asked = False  # whether a call of ``_fill`` is pending
-        self._retired = False
-        self._over = False
+        self._retired = self._closing = self._over = False
         self._end: Any = None
         self._forks = len(_forks)  # more in a child that a coroutine has forked, where this is a copy
-        self._loop = asyncio.new_event_loop()
-        self._task = partial(asyncio.Task, loop=self._loop)  # not ``create_task``, which may make eager ones
-        self._pool = ThreadPoolExecutor(thread_name_prefix=name)  # for asyncio.to_thread
-        self._loop.set_default_executor(self._pool)
+        self._loop: Any = None
+        self._made = Event()  # set once the loop is there, or cannot be made
+        self._lack: BaseException | None = None  # why it cannot
         self.thread = Thread(target=self._serve, name=name, daemon=True)
 
     # From any thread.
 
     def start(self) -> None:
-        """Start the thread; raises RuntimeError if the system has none."""
-        try:
-            self.thread.start()
-        except RuntimeError as error:
-            if not is_of_signal(error):  # else the thread may run all the same
-                self._over = True
-                self._loop.close()
-            raise
+        """Start the thread, and wait for its loop; raises RuntimeError if the system has no thread, OSError if it has no descriptor."""
+        self.thread.start()
+        self._made.wait()
+        if self._lack is not None:
+            raise self._lack
 
     def offer(self) -> None:
         """Have the loop look for attempts to take."""
@@ -132,6 +124,7 @@ class EventLoop:
 
     def close(self) -> None:
         """Cancel all attempts, and end; returns at once."""
+        self._closing = True
         self._call(self._wind_up)
 
     def join(self, until: float) -> None:
@@ -141,7 +134,7 @@ class EventLoop:
         self.thread.join(max(0.0, until - monotonic()))
         if not self.thread.is_alive():
             return
-        if self._loop.is_closed():
+        if self._loop is not None and self._loop.is_closed():
             logger.warning("what a coroutine gave to asyncio.to_thread still runs, and was not waited for")
         else:
             place = "".join(stack_of(self.thread).splitlines(keepends=True)[-8:])  # four frames
@@ -155,14 +148,36 @@ class EventLoop:
         return self._blocked, *self._longest
 
     def _call(self, function: Callable[..., object], *args: Any) -> None:
+        if (loop := self._loop) is None:
+            return  # it is not made yet, and will look at everything first
         try:
-            self._loop.call_soon_threadsafe(function, *args)
+            loop.call_soon_threadsafe(function, *args)
         except RuntimeError:
             assert self._over, "only a loop that has ended takes no calls"
 
     # In the thread of the loop.
 
+    def _make(self) -> None:
+        import asyncio
+        from concurrent.futures import ThreadPoolExecutor
+
+        loop = asyncio.new_event_loop()
+        self._task = partial(asyncio.Task, loop=loop)  # not ``create_task``, which may make eager ones
+        self._pool = ThreadPoolExecutor(thread_name_prefix=self.thread.name)  # for asyncio.to_thread
+        loop.set_default_executor(self._pool)
+        loop.call_soon(self._fill)
+        self._loop = loop
+        if self._closing:  # read after the loop was set: ``close`` sees it, or we see the flag
+            self._wind_up()
+
     def _serve(self) -> None:
+        try:
+            self._make()  # here, where no signal handler can raise, which would leave its descriptors open
+        except BaseException as error:
+            self._lack = error.with_traceback(None)  # it refers to this frame, a cycle
+            return
+        finally:
+            self._made.set()
         while not self._over:
             try:
                 self._loop.run_forever()
@@ -283,10 +298,3 @@ class EventLoop:
             stack = await_stack(ours.get(task) or task.get_coro())
             logger.warning("a coroutine did not end when it was cancelled, and was abandoned at\n%s", stack)
             task._log_destroy_pending = False  # asyncio would log the same again
-
-
-def join_all(loops: Iterable[EventLoop]) -> None:
-    """Wait for closed loops to end, together no longer than for one: a function that blocks its loop does so each time."""
-    until = monotonic() + 3 * GRACE
-    for loop in loops:
-        loop.join(until)

@@ -24,7 +24,7 @@ from parallelkit._executors._contract import (
     call_with,
     drain,
 )
-from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight, join_all
+from parallelkit._executors._coroutine._event_loop import GRACE, EventLoop, Flight
 from parallelkit._executors._coroutine._overdue import SWALLOWED, Deadlines, blocked_by, overran
 from parallelkit._executors._thread._lending import take_claim
 from parallelkit._executors._thread._port import ThreadPort
@@ -36,6 +36,8 @@ from parallelkit._lost import note_where
 from parallelkit._raised import drop_frames, is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._tasks import function_of
+
+JOIN = 3 * GRACE  # seconds for which closed loops are waited for
 
 
 class CoroutinePort(Port):
@@ -235,7 +237,9 @@ class CoroutinePort(Port):
 
     def join(self) -> None:
         """Wait for the closed loops to end, except for blocked ones, and drop them: each refers to this port, a cycle."""
-        join_all(self._loops)
+        until = monotonic() + JOIN  # for all: a function that blocks its loop does so each time
+        for loop in self._loops:
+            loop.join(until)
         self._loop, self._loops = None, []
         self._threads.hear_of_room = bool  # type: ignore[method-assign, assignment]  # another cycle
 
