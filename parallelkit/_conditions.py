@@ -29,18 +29,20 @@ class Condition(threading.Condition):
             raise RuntimeError("cannot wait on un-acquired lock")
         waiter = threading.Lock()
         waiter.acquire()
-        own._waiters.append(waiter)
         saved: list[Any] = []
         notified = False
         try:
+            own._waiters.append(waiter)
             saved.extend(starmap(own._release_save, ((),)))  # in one call, for a handler may raise after each
             notified = waiter.acquire(timeout=-1 if timeout is None else max(timeout, 0))
             return notified
         finally:
-            if saved:
-                own._acquire_restore(saved[0])
-            if not notified and waiter in own._waiters:
-                own._waiters.remove(waiter)
+            try:
+                if saved:
+                    own._acquire_restore(saved[0])
+            finally:  # one that is left would take a ``notify`` from another
+                if not notified and waiter in own._waiters:
+                    own._waiters.remove(waiter)
 
 
 class Event(threading.Event):
