@@ -483,3 +483,32 @@ def test_the_end_of_a_run_wakes_the_supervisor(linger, args, engine, monkeypatch
     """If no turn is due any more, or much memory waits for it, the run is withdrawn at once."""
     _, pokes = run_then_end(engine, monkeypatch, linger, is_, args)
     assert 1 == pokes
+
+
+def test_what_is_asked_after_the_answers_of_the_due_turn_wakes_the_supervisor(engine, monkeypatch):
+    """That turn answers no more, and no other may be due: it would wait until something else happens."""
+    drive(engine, far.give_back, ["first"])
+    supervisor, pokes = engine._supervisor, []
+    wait_until(lambda: supervisor._asleep and supervisor._due == inf)
+    answer = supervisor._answer
+    with monkeypatch.context() as patched:
+        patched.setattr(supervisor, "poke", lambda: pokes.append(None))
+        patched.setattr(supervisor, "_answer", lambda: answer() or supervisor.post(list, at_once=False))
+        supervisor._due = 0.0
+        supervisor._answer_at(1.0)
+    assert 1 == len(pokes)
+
+
+def test_no_turn_is_due_as_long_as_anything_runs(engine, monkeypatch):
+    """The end of an attempt is that of its run only if no other is held by a worker."""
+    dues, expect = [], Supervisor._expect_end
+
+    def note(own, moved, now):
+        own._due = inf
+        expect(own, moved, now)
+        if moved and any(worker.pending for worker in own.pool.workers):
+            dues.append(own._due)
+
+    monkeypatch.setattr(Supervisor, "_expect_end", note)
+    drive(engine, far.nap, [SHORT] * 8)
+    assert {inf} == set(dues)
