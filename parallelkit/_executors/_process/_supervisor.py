@@ -243,7 +243,7 @@ class Supervisor(Actor):
         else:
             self._drain(worker, LAST_READS)
             self._settle(worker, worker.reap(), now)
-            self._tell(now)
+            self._tell(now)  # already now, for to hire another takes a while
 
     def _give_up(self, worker: Worker, now: float) -> None:
         """Settle a worker that its kill did not end, and have another take its place; but not for ever."""
