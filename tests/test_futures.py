@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import itertools
 import math
 import multiprocessing.util
 import os
@@ -180,6 +181,30 @@ def test_an_initializer_that_raises_is_logged_once(make, caplog):
                 executor.submit(abs, -1)
     assert ["an executor is broken, and makes no more calls"] == caplog.messages
     assert "LookupError: no model at here" in caplog.text
+
+
+def test_an_executor_that_breaks_again_is_not_logged_again(caplog):
+    """As an initializer may fail in each thread that starts, while a call goes on that another has begun."""
+    numbers, submitted, going_on = itertools.count(), threading.Event(), threading.Event()
+
+    def begin():
+        number = next(numbers)
+        if number == 1:
+            submitted.wait()
+        if number == 2:
+            wait_until(lambda: caplog.messages)
+        if number > 0:
+            raise LookupError(number)
+
+    with ThreadExecutor(3, initializer=begin) as executor:
+        try:
+            calls = [executor.submit(going_on.wait) for _ in range(3)]
+            submitted.set()
+            wait_until(lambda: len(executor._pool._breaks) == 2)
+        finally:
+            going_on.set()
+    assert calls[0].result()
+    assert ["an executor is broken, and makes no more calls"] == caplog.messages
 
 
 @both
