@@ -13,7 +13,7 @@ from remote_tasks import give_back
 
 from parallelkit import ProcessExecutor, run_parallel
 from parallelkit._executors._contract import Block, Ended, Job
-from parallelkit._executors._process import _packing
+from parallelkit._executors._process import _packing, _reserve
 from parallelkit._executors._process._blocks import BlockPool, Buffered
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._definitions import Definitions
@@ -137,6 +137,17 @@ def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
     del payloads
     kinds = [type(pack(MIDDLING, classes)) for _ in range(2)]
     assert [bytes, Buffered] == kinds  # the first finds that they are back
+
+
+def test_items_of_a_run_leave_descriptors_to_the_program(monkeypatch):
+    """Where a process may have few, no more items are packed once theirs are an eighth of them; one has room however few there are."""
+    monkeypatch.setattr(_reserve, "limit", lambda: 24)
+    packing = Packing(lambda: 2, None, Job(len))
+    for files, any_more in [(0, True), (2, True), (3, False)]:
+        packing.files = files
+        assert any_more == (packing.space(0) > 0)
+    monkeypatch.setattr(_reserve, "limit", lambda: 7)
+    assert 1 == _reserve.share()
 
 
 @pytest.mark.parametrize(
