@@ -954,7 +954,7 @@ def test_lack_of_descriptors_for_the_supervisor_itself_is_told(engine, monkeypat
         assert isinstance(port.failure.__cause__, OSError)
         assert "Too many open files (limit " in str(port.failure)
     engine.close()
-    assert engine._supervisor._wake_up._closed
+    assert not engine._supervisor._wake_up._open
 
 
 def test_worker_that_the_system_refuses_is_asked_for_again(engine, monkeypatch):
@@ -1154,7 +1154,7 @@ def test_a_finalizer_may_submit_as_the_supervisor_starts(monkeypatch):
 
 def test_an_eventfd_that_was_not_made_closes_without_a_word():
     """Ctrl-C may come before it has so much as its lock."""
-    assert WakeUp.__new__(WakeUp)._closed  # dropped at once: an error in ``__del__`` would fail this test
+    assert not WakeUp.__new__(WakeUp)._open  # dropped at once: an error in ``__del__`` would fail this test
     gc.collect()
 
 
@@ -1190,6 +1190,43 @@ def test_a_bell_that_could_not_be_made_says_only_that(monkeypatch):
     with pytest.raises(OSError, match="Too many"):
         WakeUp()
     gc.collect()
+
+
+def test_a_bell_that_is_not_made_to_the_end_leaves_no_descriptor():
+    """A signal handler may raise at any moment of that: here before each of its instructions."""
+    before = set(os.listdir("/proc/self/fd"))
+    interrupted = 0
+    while is_interrupted(WakeUp, WakeUp.__init__.__code__, after=interrupted):
+        interrupted += 1
+        gc.collect()
+        assert set(os.listdir("/proc/self/fd")) == before
+    assert interrupted > 10
+
+
+def is_interrupted(call, code, after):
+    """Call it, and raise before one of the instructions of this code, after so many of them; whether there were as many."""
+    left = [after]
+
+    def interrupt(frame, event, _):
+        if frame.f_code is not code:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left[0] -= 1
+            if left[0] < 0:
+                raise LookupError("told to end")
+        return interrupt
+
+    former = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # else Python 3.12 traces none
+    sys.settrace(interrupt)
+    try:
+        call()
+    except LookupError:
+        return True
+    finally:
+        sys.settrace(former)
+    return False
 
 
 def refuse(number):

@@ -19,12 +19,15 @@ T = TypeVar("T")
 class WakeUp:
     """An eventfd with a lock, so that nobody writes to it once it is closed, when its number may be another file's."""
 
-    _closed = True  # so is one that was never made: Ctrl-C may come before it has its lock
+    _open: list[int] | None = None  # its descriptor, until it is closed; None: there is no lock yet
 
     def __init__(self) -> None:
         self._lock = careful(RLock)  # reentrant: a finalizer may call ``set`` while this thread does
-        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._closed = False
+        made: list[int] = []
+        self._open = made
+        # One call makes and keeps it, for a signal handler may raise after each.
+        made.extend(map(os.eventfd, (0,), (os.EFD_NONBLOCK | os.EFD_CLOEXEC,)))
+        self.fd = made[0]
 
     def clear(self) -> None:
         """Reset it once the thread is awake."""
@@ -32,17 +35,16 @@ class WakeUp:
 
     def set(self) -> None:
         with self._lock:
-            if not self._closed:
+            if self._open:
                 os.eventfd_write(self.fd, 1)
 
     def close(self) -> None:
         with self._lock:
-            if not self._closed:
-                self._closed = True
-                os.close(self.fd)
+            if self._open:
+                os.close(self._open.pop())
 
     def __del__(self) -> None:
-        if not self._closed:
+        if self._open:
             self.close()  # Ctrl-C may have kept its engine from being made
 
 
