@@ -70,3 +70,15 @@ class Thread(threading.Thread):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._started = Event()
+
+    def start(self) -> None:
+        """As that of ``threading``, but what a handler raises comes out of it as it is."""
+        try:
+            super().start()
+            return
+        except KeyError as error:
+            # Python wanted to take this thread off the list of those that have yet to begin, and it has begun.
+            if error.args != (self,) or error.__context__ is None:
+                raise
+            raised = error.__context__
+        raise raised

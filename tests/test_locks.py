@@ -1,5 +1,6 @@
 """Locks that a ``with`` gives back, whatever is raised as it takes them."""
 
+import _thread
 import signal
 import sys
 import threading
@@ -14,6 +15,11 @@ from parallelkit._executors._submit._future import PoolFuture
 from parallelkit._locks import CarefulLock, careful
 
 FILES = (_locks.__file__, _conditions.__file__, threading.__file__)
+
+PATIENCE = 20.0  # seconds for a thread to begin
+STARTS = [
+    getattr(_thread, name) for name in ("start_new_thread", "start_joinable_thread") if hasattr(_thread, name)
+]
 
 
 class StrayError(BaseException):
@@ -166,6 +172,27 @@ def test_wherever_an_exception_strikes_the_first_call_the_next_ones_are_made():
         if not struck:
             break
     assert number > 8
+
+
+def test_an_exception_that_strikes_its_starter_after_a_thread_has_begun_comes_out():
+    """Python's own start would raise a KeyError in its place."""
+    begun = threading.Event()
+
+    def profile(frame, event, argument):
+        if event == "c_return" and argument in STARTS:
+            sys.setprofile(None)
+            assert begun.wait(PATIENCE)
+            raise LookupError("told to end")
+
+    thread = Thread(target=begun.set)
+    before = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        with pytest.raises(LookupError, match="told to end"):
+            thread.start()
+    finally:
+        sys.setprofile(before)
+    thread.join()
 
 
 def test_it_excludes_other_threads():
