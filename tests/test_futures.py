@@ -1237,6 +1237,29 @@ def test_in_a_forked_child_an_executor_says_what_to_do(make):
     assert [ADVICE, ADVICE, ADVICE, "shut down", "[1]"] == said
 
 
+@both
+def test_in_a_forked_child_nobody_waits_for_a_call_for_ever(make, tmp_path):
+    """Its end is told to the parent alone. With a timeout the wait ends, also where another thread held a lock of the executor."""
+
+    def ask():
+        for timeout in (None, 0.01):
+            try:
+                yield str(future.result(timeout))
+            except (RuntimeError, TimeoutError) as error:
+                yield str(error).partition("; ")[2] or type(error).__name__
+        yield str(done.result())
+
+    with make(1) as executor:
+        done = executor.submit(abs, -1)
+        assert 1 == done.result(20)
+        future = executor.submit(wait_until, (tmp_path / "end").exists)
+        with executor._dispatcher._lock:
+            said = in_a_fork(ask)
+        (tmp_path / "end").touch()
+        future.result(20)
+    assert [ADVICE, "TimeoutError", "1"] == said
+
+
 def test_threads_belong_to_the_process_that_first_uses_them():
     """A ThreadExecutor made at import can be used in a server's workers that are forked later, as the standard one."""
     with ThreadExecutor(1) as executor:

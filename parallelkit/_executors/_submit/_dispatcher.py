@@ -18,7 +18,7 @@ from parallelkit._executors._contract import Block, Call, Ended, Job, PoolEngine
 from parallelkit._executors._submit._exit import finish_at_exit, is_exiting
 from parallelkit._executors._submit._future import UNMADE, Flight, Making, PoolFuture, Request
 from parallelkit._executors._submit._opening import Opening
-from parallelkit._executors._submit._refusals import copy_of, is_of_parent, must_not_wait, stopped
+from parallelkit._executors._submit._refusals import check_wait, copy_of, is_of_parent, must_not_wait, stopped
 from parallelkit._executors._submit._settling import cancel_waiting, fail, labels, log_break, tell
 from parallelkit._executors._thread._lending import Lender, is_thread_of
 from parallelkit._locks import careful
@@ -66,11 +66,11 @@ class Dispatcher:
         return os.getpid() != self._pid
 
     def lend(self, future: PoolFuture[Any], timeout: float | None) -> list[float] | None:
-        """Before the caller waits: if it is a task of this executor, lend its slot and return its claim (see ``Lender``).
-
-        Raises RuntimeError if the wait would never end.
-        """
+        """Before a caller waits: if it is a task, lend its slot and return its claim (see ``Lender``). Raises RuntimeError if the wait would never end."""
         if future.done():
+            return None
+        if self._is_fork():
+            check_wait(self._pid, timeout)
             return None
         if timeout is None and self._needs_this_thread():
             raise must_not_wait()

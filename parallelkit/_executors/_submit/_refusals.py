@@ -34,3 +34,9 @@ def is_of_parent(pid: int) -> RuntimeError:
         f"this executor belongs to process {pid}, and cannot be used in a forked child (process {os.getpid()}); "
         "make a new executor in the child"
     )
+
+
+def check_wait(pid: int, timeout: float | None) -> None:
+    """In a forked child: raise if the wait for a call of process ``pid``, of whose end the child never hears, has no end."""
+    if timeout is None:
+        raise is_of_parent(pid)
