@@ -216,11 +216,11 @@ class ProcessExecutor(_Pool):
     def terminate_workers(self) -> None:
         """Send SIGTERM to the workers, and shut the executor down; return at once.
 
-        As in ``ProcessPoolExecutor`` from Python 3.14 on, on all Pythons: calls that wait are cancelled, those that run
-        fail with ``WorkerDied``, a ``BrokenProcessPool``, and the one that was to begin next (in a new executor, one for
-        each worker) with ``BrokenProcessPool``. A run in progress is stopped, with the same failures. A call that
-        handles SIGTERM may still return its value, but after five seconds its worker is killed; so are all processes
-        that calls have started. ``shutdown`` waits for the end of all that.
+        As in ``ProcessPoolExecutor`` from Python 3.14 on, on all Pythons: calls that run fail with ``WorkerDied``, a
+        ``BrokenProcessPool``; so do, with ``BrokenProcessPool``, those already promised to a worker (together with
+        the running ones at most ``max_workers + 1``); all others are cancelled. A run in progress is stopped, with
+        the same failures. A call that handles SIGTERM may still return its value, but after five seconds its worker
+        is killed; so are all processes that calls have started. ``shutdown`` waits for the end of all that.
 
         >>> from concurrent.futures import BrokenExecutor
         >>> import time
