@@ -185,7 +185,11 @@ def test_an_initializer_that_raises_is_logged_once(make, caplog):
 
 def test_an_executor_that_breaks_again_is_not_logged_again(caplog):
     """As an initializer may fail in each thread that starts, while a call goes on that another has begun."""
-    numbers, submitted, going_on = itertools.count(), threading.Event(), threading.Event()
+    numbers, begun, submitted, going_on = itertools.count(), *(threading.Event() for _ in range(3))
+
+    def go_on():
+        begun.set()
+        return going_on.wait()
 
     def begin():
         number = next(numbers)
@@ -198,12 +202,13 @@ def test_an_executor_that_breaks_again_is_not_logged_again(caplog):
 
     with ThreadExecutor(3, initializer=begin) as executor:
         try:
-            calls = [executor.submit(going_on.wait) for _ in range(3)]
+            first, *_ = [executor.submit(go_on) for _ in range(3)]
+            begun.wait()
             submitted.set()
             wait_until(lambda: len(executor._pool._breaks) == 2)
         finally:
             going_on.set()
-    assert calls[0].result()
+    assert first.result()
     assert ["an executor is broken, and makes no more calls"] == caplog.messages
 
 
