@@ -29,6 +29,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from leaks import leaks, look
 
 import parallelkit._journal._lock as _lock
 import parallelkit._journal._payload as _payload
@@ -656,6 +657,57 @@ def test_the_lock_vanishes_with_its_holder(path):
     assert ["0", "1", "2"] == run_parallel(str, range(3), key=int, checkpoint=path).values()
 
 
+def test_what_a_signal_handler_raises_is_not_taken_for_a_bad_key():
+    """It comes out as it is, also while a key is looked at."""
+
+    told = []
+
+    def give_up(number, frame):
+        raise LookupError("told to end")
+
+    class Signalling(tuple):
+        def __repr__(self):
+            if not told:
+                told.append(True)
+                signal.raise_signal(signal.SIGUSR1)
+            return "a key"
+
+    former = signal.signal(signal.SIGUSR1, give_up)
+    try:
+        with pytest.raises(LookupError, match="told to end"):
+            run_parallel(str, [1], key=lambda _: Signalling(), checkpoint="never-made")
+    finally:
+        signal.signal(signal.SIGUSR1, former)
+
+
+def test_a_signal_handler_that_raises_leaves_the_journal_to_the_next_run(path):
+    """At whatever moment of taking its lock: nothing stays open, and this process can take it again."""
+
+    def strike(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename == _lock.__file__ and event in ("call", "c_return"):
+            left -= 1
+            if left == 0:
+                raise LookupError("told to end")  # and Python takes this function off
+
+    before, former, struck = look(), sys.getprofile(), 0
+    for moment in range(1, 200):
+        left = moment
+        sys.setprofile(strike)
+        try:
+            lock = JournalLock(os.fspath(path))
+        except LookupError:
+            struck += 1
+        else:
+            sys.setprofile(former)
+            break
+        finally:
+            sys.setprofile(former)
+        assert [] == leaks(before, look(), 0), moment
+    lock.release(in_order=True)
+    assert struck > 20
+
+
 def test_a_lock_is_given_up_only_when_its_file_is_closed(path, monkeypatch):
     """A lock is released only after its file is closed, because the close frees all locks of the process on that file."""
     held, close = JournalLock(os.fspath(path)), os.close
@@ -669,6 +721,33 @@ def test_a_lock_is_given_up_only_when_its_file_is_closed(path, monkeypatch):
         patch.setattr(os, "close", close_late)
         held.release(in_order=True)
     JournalLock(os.fspath(path)).release(in_order=True)
+
+
+def test_a_journal_is_not_closed_while_another_thread_writes(path, monkeypatch):
+    """As after a second Ctrl-C, when nobody waits for that thread any longer: Python crashed at times."""
+    begun, go_on, write = threading.Event(), threading.Event(), Journal._write
+
+    def write_late(journal, records):
+        begun.set()
+        assert go_on.wait(20)
+        write(journal, records)
+
+    monkeypatch.setattr(Journal, "_write", write_late)
+    journal, record = Journal(os.fspath(path), "f"), Record("1", None, True, b"one")
+    writing = threading.Thread(target=journal.write, args=([record],))
+    closing_it = threading.Thread(target=journal.close)
+    writing.start()
+    assert begun.wait(20)
+    closing_it.start()
+    closing_it.join(0.02)
+    assert closing_it.is_alive()
+    go_on.set()
+    writing.join()
+    closing_it.join()
+    with pytest.raises(InterruptedError):
+        journal.write([record])
+    with closing(Journal(os.fspath(path), "f")) as again:
+        assert [record] == list(again.find(["1"]))
 
 
 FORKED = """

@@ -35,6 +35,8 @@ def check_lasting(key: Any, position: int) -> None:
     try:
         lasts, text = is_lasting(key), repr(key)
     except Exception as error:  # an int of more digits than Python prints, or a broken __repr__
+        if is_of_signal(error):
+            raise
         lasts, text = False, f"<a key whose repr raised {type(error).__name__}>"
     if not lasts:
         kind = type(key)

@@ -9,11 +9,14 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 from parallelkit._interrupt import Guard
 from parallelkit._journal._identity import difference
 from parallelkit._journal._lock import JournalLock, not_accessible, not_made, not_ours
+from parallelkit._locks import careful
 
 APPLICATION = 0x706B6A6C  # "pkjl"
 VERSION = 1
@@ -71,6 +74,8 @@ class Journal:
         self.path = path
         self._lock = JournalLock(path)
         self._connections: list[Any] = []
+        self._busy = careful(Lock)  # what one thread uses must not be closed by another: Python may crash
+        self._closed = False
         try:
             with damage(path):
                 if not os.path.lexists(path):
@@ -140,6 +145,12 @@ class Journal:
 
     def write(self, records: Sequence[Record]) -> None:
         """Write all records or none; each replaces an earlier one of its key. Once this returns, a kill loses none."""
+        with self._busy:
+            if self._closed:
+                raise InterruptedError("the run that was to wait for it was interrupted again")
+            self._write(records)
+
+    def _write(self, records: Sequence[Record]) -> None:
         os.stat(self.path)  # raises if it was deleted: SQLite would go on, in a file that nobody finds again
         write = self._writing.execute
         write("BEGIN IMMEDIATE")
@@ -164,7 +175,8 @@ class Journal:
     def _close(self, in_order: bool) -> None:
         merged = False
         try:
-            with ExitStack() as open_ones:
+            with self._busy, ExitStack() as open_ones:
+                self._closed = True
                 for connection in self._connections:
                     open_ones.callback(connection.close)
             # If another connection is open, SQLite keeps the log, and so the count is needed.
@@ -185,7 +197,7 @@ def create(path: str, function: str, count: int) -> None:
         raise not_ours(path, draft)
     try:
         discard(draft)  # left by a run that was killed at this point
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with open(draft, "xb", opener=partial(os.open, mode=0o600)) as file:
             with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
                 connection.executescript(f"PRAGMA synchronous = OFF; {SCHEMA}")
                 facts = [("function", function), ("batches", 0)]

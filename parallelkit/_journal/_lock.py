@@ -28,12 +28,13 @@ class JournalLock:
     def __init__(self, journal: str) -> None:
         self._journal = journal
         self._path = f"{journal}-run"
-        if _held.setdefault(journal, self) is not self:  # in one step, so that it needs no lock
-            raise in_use(journal, os.getpid())
+        opened: list[int] = []
         with ExitStack() as undo:
-            undo.callback(_held.pop, journal, None)
-            self._fd = self._acquire()
-            undo.callback(os.close, self._fd)
+            undo.callback(self._let_go)  # first of all, for a signal handler may raise at any moment
+            if _held.setdefault(journal, self) is not self:  # in one step, so that it needs no lock
+                raise in_use(journal, os.getpid())
+            undo.callback(lambda: [*map(os.close, opened)])
+            self._fd = self._acquire(opened)
             self._boot = boot_id()
             try:
                 boot, count = self._read()
@@ -44,27 +45,28 @@ class JournalLock:
                 raise not_made(journal, error) from error
             undo.pop_all()
 
-    def _acquire(self) -> int:
+    def _acquire(self, opened: list[int]) -> int:
+        """Open the file, and lock it. ``opened``: has its descriptor, to be closed should anything be raised."""
         import fcntl
 
         check_place(self._journal)
         while True:
             try:
-                fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                # One call opens and notes it, for a signal handler may raise after each.
+                opened.extend(map(os.open, (self._path,), (os.O_RDWR | os.O_CREAT | os.O_CLOEXEC,), (0o600,)))
             except OSError as error:
                 raise not_made(self._journal, error) from error
+            (fd,) = opened
             try:
                 fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 pid = os.pread(fd, 100, 0).partition(b" ")[0].decode()
-                os.close(fd)
                 raise in_use(self._journal, pid) from None
             except OSError as error:  # a network file system without locks
-                os.close(fd)
                 raise not_made(self._journal, error) from error
             if is_at(fd, self._path):
                 return fd
-            os.close(fd)  # the run before has deleted the file meanwhile
+            os.close(opened.pop())  # the run before has deleted the file meanwhile
 
     def _read(self) -> tuple[str, int]:
         """The boot id and count that the last run wrote. Raises ValueError if the file is not one of a run."""
@@ -89,9 +91,16 @@ class JournalLock:
                     os.unlink(self._path)
         finally:
             try:
-                os.close(self._fd)  # frees all locks of this process on the file, that of the next holder too
+                # Should a thread still write: the number may soon be another file's.
+                fd, self._fd = self._fd, -1
+                os.close(fd)  # frees all locks of this process on the file, that of the next holder too
             finally:
-                _held.pop(self._journal, None)
+                self._let_go()
+
+    def _let_go(self) -> None:
+        """Let another run of this process have the journal."""
+        if _held.get(self._journal) is self:
+            del _held[self._journal]
 
 
 def check_place(journal: str) -> None:

@@ -221,10 +221,10 @@ def stop_nobody(reason: str) -> None:
 
 
 def close_whole(writer: JournalWriter) -> None:
-    """Close the writer; on Ctrl-C, still write all that is done before it is raised. Only a second one gives that up."""
+    """Close the writer; if Ctrl-C or another signal raises, still write all that is done first. Only a second one gives that up."""
     try:
         writer.close()
-    except KeyboardInterrupt:
+    except BaseException:
         writer.close()
         raise
 
