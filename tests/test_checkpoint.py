@@ -659,7 +659,6 @@ def test_the_lock_vanishes_with_its_holder(path):
 
 def test_what_a_signal_handler_raises_is_not_taken_for_a_bad_key():
     """It comes out as it is, also while a key is looked at."""
-
     told = []
 
     def give_up(number, frame):
