@@ -56,7 +56,7 @@ from parallelkit._interrupt import Interrupt, catch_interrupt
 from parallelkit._journal._file import APPLICATION, SCHEMA, Journal, Record
 from parallelkit._journal._lock import JournalLock
 from parallelkit._journal._payload import Payloads
-from parallelkit._journal._recorder import Recorder, Recording
+from parallelkit._journal._recorder import Recorder, Recording, close_whole
 from parallelkit._ledger import Ledger
 from parallelkit._lost import Lost
 from parallelkit._runs._interruptible import InterruptibleCall
@@ -720,6 +720,21 @@ def test_a_lock_is_given_up_only_when_its_file_is_closed(path, monkeypatch):
         patch.setattr(os, "close", close_late)
         held.release(in_order=True)
     JournalLock(os.fspath(path)).release(in_order=True)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, LookupError])
+def test_the_first_exception_of_a_signal_does_not_keep_what_is_done_from_being_written(kind):
+    """Ctrl-C, or what another handler raises, comes out once the writer has been closed after all."""
+    calls = []
+
+    def close():
+        calls.append("close")
+        if len(calls) == 1:
+            raise kind
+
+    with pytest.raises(kind):
+        close_whole(SimpleNamespace(close=close))
+    assert ["close", "close"] == calls
 
 
 def test_a_journal_is_not_closed_while_another_thread_writes(path, monkeypatch):
