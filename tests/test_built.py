@@ -87,6 +87,28 @@ def test_the_metaclass_of_a_structure_may_be_the_scripts(executor):
     )
 
 
+class Checked(type(Structure)):
+    """A metaclass that workers import."""
+
+    def __init__(cls, *args):
+        super().__init__(*args)
+        cls.is_checked = True
+
+
+def test_between_the_metaclass_of_a_structure_and_ctypes_may_be_a_librarys(executor):
+    """The code of ``ctypes`` runs all the same, and what the library's has set comes with the class."""
+
+    class Kind(Checked):
+        pass
+
+    class Point(Structure, metaclass=Kind):
+        _fields_ = [("x", c_int)]
+
+    assert (3, True, "Kind") == run(
+        executor, lambda x: (Point(x).x, Point.is_checked, type(Point).__name__), 3
+    )
+
+
 def test_objects_of_a_structure_may_be_keys_in_its_class(executor):
     """As those of any class."""
 

@@ -217,10 +217,13 @@ def _make_bare(
 
 
 def _make_by(maker: Any, kind: type, *args: Any, **keywords: Any) -> type:
-    """What the metaclass makes without code of its own, as ``maker`` makes it, which is one of its bases."""
+    """What the metaclass makes without code of its own, as ``maker`` makes it, which is one of its bases.
+
+    Of ``__init__``, only code in C runs: what it does may be no attribute, as in ``ctypes``.
+    """
     cls: type = maker.__new__(kind, *args, **keywords)
-    if type(maker.__init__) is WrapperDescriptorType:  # what that does may be no attribute, as in ctypes
-        maker.__init__(cls, *args, **keywords)
+    in_c = next(base for base in maker.__mro__ if type(base.__init__) is WrapperDescriptorType)
+    in_c.__init__(cls, *args, **keywords)
     return cls
 
 
