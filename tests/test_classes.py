@@ -899,6 +899,24 @@ def test_a_metaclass_of_the_script_may_refuse_to_set_attributes(executor):
     assert 7 == run(executor, use, 0)
 
 
+def test_a_metaclass_of_the_script_may_refuse_to_delete_attributes(executor):
+    """As a class is made, some of its attributes, and those of its bases, are set early, deleted, and set again in order."""
+
+    class Lasting(type):
+        def __delattr__(cls, name):
+            raise TypeError("lasting")
+
+    class Base(metaclass=Lasting):
+        def __init_subclass__(cls, *, size):
+            cls.size = size
+
+    class Box(Base, size=3):
+        def __hash__(self):
+            return 1
+
+    assert (3, 1) == run(executor, lambda _: (Box.size, hash(Box())), 0)
+
+
 class Noting(type):
     """A metaclass that workers import."""
 

@@ -145,12 +145,13 @@ def set_members(cls: type, members: dict[str, Any]) -> None:
 
 def _setter(cls: type) -> Callable[[type, str, Any], None]:
     """How to set an attribute: without the ``__setattr__`` of a metaclass of the script, which has accepted it already."""
-    return _kind_of(cls).__setattr__ if type(cls) in _made() else setattr
+    return _in_c(type(cls), "__setattr__") if type(cls) in _made() else setattr
 
 
-def _kind_of(cls: Any) -> Any:
-    """The class, of the metaclass and its bases, by whose code in C attributes are set and deleted; ``type`` but for ``ctypes``."""
-    return next(kind for kind in type(cls).__mro__ if type(kind.__setattr__) is WrapperDescriptorType)
+def _in_c(metaclass: type, name: str) -> Any:
+    """The first method of this name, of the metaclass and its bases, that is code in C: that of ``type``, or of ``ctypes``."""
+    methods = (getattr(kind, name) for kind in metaclass.__mro__)
+    return next(method for method in methods if type(method) is WrapperDescriptorType)
 
 
 def _whole(cls: type, reduced: Any) -> Any:
@@ -206,24 +207,20 @@ def _make_bare(
         hooks = {cls: vars(cls)[HOOK] for cls in above if HOOK in vars(cls)}
         try:
             for cls in hooks:
-                _kind_of(cls).__delattr__(cls, HOOK)
+                _in_c(type(cls), "__delattr__")(cls, HOOK)
             bare: type = cloudpickle._make_skeleton_class(make, name, bases, given, tracker, None)
         finally:
             for cls, hook in hooks.items():
-                _kind_of(cls).__setattr__(cls, HOOK, hook)
+                _in_c(type(cls), "__setattr__")(cls, HOOK, hook)
     if ABSTRACT in vars(bare):  # as long as it lacks its methods, which may lead to objects of it
         type.__setattr__(bare, ABSTRACT, frozenset())
     return bare
 
 
 def _make_by(maker: Any, kind: type, *args: Any, **keywords: Any) -> type:
-    """What the metaclass makes without code of its own, as ``maker`` makes it, which is one of its bases.
-
-    Of ``__init__``, only code in C runs: what it does may be no attribute, as in ``ctypes``.
-    """
+    """What the metaclass makes without code of its own, as ``maker`` makes it, which is one of its bases."""
     cls: type = maker.__new__(kind, *args, **keywords)
-    in_c = next(base for base in maker.__mro__ if type(base.__init__) is WrapperDescriptorType)
-    in_c.__init__(cls, *args, **keywords)
+    _in_c(maker, "__init__")(cls, *args, **keywords)  # what that does may be no attribute, as in ctypes
     return cls
 
 
@@ -275,7 +272,7 @@ def _fill(cls: type, attributes: dict[Any, Any], edition: Edition) -> None:
     if had is None:
         first = {name for at, name in attributes.items() if type(at) is int}  # see _ahead
         for name in first.intersection(vars(cls)):
-            _kind_of(cls).__delattr__(cls, name)  # and so it gets its place among the others
+            _in_c(type(cls), "__delattr__")(cls, name)  # and so it gets its place among the others
         attributes = {name: value for name, value in attributes.items() if type(name) is str}
     elif had[0] >= edition[0]:
         return
