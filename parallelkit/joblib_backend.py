@@ -109,6 +109,7 @@ class Backend:
 
     nesting_level: int | None
     inner_max_num_threads: int | None  # joblib sets it after __init__
+    _workers: Batches | None = None
 
     def __init__(
         self, nesting_level: int | None = None, inner_max_num_threads: int | None = None, **options: Any
@@ -117,7 +118,6 @@ class Backend:
         self.parallel: Any = None
         self._initializer = initializer_of(options)
         self._crew = Crew()
-        self._workers: Batches | None = None
         self._wanted: tuple[Any, ...] = ()
         self._max_nbytes: int | None = None
 
@@ -191,9 +191,13 @@ class Backend:
         self.reset_batch_stats()  # type: ignore[attr-defined]  # joblib's
 
     def _close(self) -> None:
-        workers, self._workers = self._workers, None
-        if workers is not None:
-            workers.close()
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None  # only now: if a signal handler raised above, ``__del__`` sees to it
+
+    def __del__(self) -> None:
+        if self._workers is not None:  # joblib terminates no backend whose call has yet to begin
+            self._workers.let_go()
 
 
 def initializer_of(options: dict[str, Any]) -> tuple[Callable[..., object], tuple[Any, ...]] | None:

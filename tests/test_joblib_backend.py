@@ -20,10 +20,11 @@ from patience import wait_until
 from remote_tasks import meet
 
 from parallelkit import WorkerDied
+from parallelkit._executors._processes import ProcessEngine
 from parallelkit._joblib import _batches, _packing
 from parallelkit._joblib._batches import Batches, describe_calls
 from parallelkit._joblib._worker import map_part
-from parallelkit.joblib_backend import Crew, backend_class, register
+from parallelkit.joblib_backend import Backend, Crew, backend_class, register
 
 register()
 
@@ -383,7 +384,7 @@ def test_a_parallel_beside_another_has_its_workers():
         backend.configure(2, parallel=object())
     sibling = caught.value.backend
     assert 2 == sibling.configure(2, parallel=object())
-    assert sibling._workers._port._engine is backend._workers._port._engine
+    assert sibling._workers._engine is backend._workers._engine
     for each in (backend, sibling):
         each.abort_everything(ensure_ready=False)
 
@@ -590,15 +591,54 @@ def test_batches_are_packed_only_as_far_as_there_is_room():
 def test_a_batch_that_comes_after_the_workers_have_failed_fails():
     """Nobody is left to settle it: those of another call in the same block may have broken them before there was any batch."""
     failure, called = BrokenProcessPool("no"), []
-    port = SimpleNamespace(failure=failure, room=lambda: 1, start=list, close=list, wait=lambda until: [])
+    port = SimpleNamespace(failure=failure, room=lambda: 0, start=list, close=list, wait=lambda until: [])
     port.wake = lambda: None
     batches = Batches(SimpleNamespace(open=lambda job: port), None)
+    first = batches.submit(None, called.append)
     batches._thread.join(10)
-    sent = batches.submit(None, called.append)
-    assert [sent] == called
+    second = batches.submit(None, called.append)
+    assert [first, second] == called
     with pytest.raises(BrokenProcessPool):
-        sent.result()
+        second.result()
     batches.close()
+
+
+# Signal handlers that raise, as for a timeout. What a test leaves behind, a thread or a worker, fails it.
+
+
+def raising_once(where, monkeypatch, after=False):
+    """Make a method raise TimeoutError at its next call, as if a signal handler did at its begin, or its end."""
+    owner, name = where
+    method = getattr(owner, name)
+
+    def cut_off(*args):
+        monkeypatch.undo()
+        if after:
+            method(*args)
+        raise TimeoutError
+
+    monkeypatch.setattr(owner, name, cut_off)
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    "where",
+    [
+        (Backend, "start_call"),
+        (_batches.Thread, "start"),
+        (ProcessEngine, "open"),
+        (Backend, "terminate"),
+        (Batches, "close"),
+        (Batches, "let_go"),
+    ],
+    ids=lambda where: where[1],
+)
+def test_a_signal_handler_may_raise_at_any_time(ours, monkeypatch, where, after):
+    """Be it before the call has begun or as it ends, when joblib terminates no backend: workers and thread end with it."""
+    raising_once(where, monkeypatch, after)
+    with pytest.raises(TimeoutError):
+        Parallel()(delayed(abs)(number) for number in range(3))
+    assert [0, 1, 2] == Parallel()(delayed(abs)(number) for number in range(3))
 
 
 @pytest.mark.parametrize("max_nbytes", [None, 3_000_000])

@@ -12,7 +12,7 @@ from reprlib import Repr
 from typing import Any
 
 from parallelkit._conditions import Thread
-from parallelkit._executors._contract import Block, Ended, Engine, Job, Ticket
+from parallelkit._executors._contract import Block, Ended, Engine, Job, Port, Ticket
 from parallelkit._joblib._packing import Packer
 from parallelkit._joblib._worker import run
 from parallelkit._raised import describe_error, repr_of
@@ -57,25 +57,32 @@ class Sent:
 
 
 class Batches:
-    """Hands batches to the workers of an engine, and settles them."""
+    """Hands batches to the workers of an engine, and settles them.
+
+    Nothing is started before the first batch: until then joblib terminates no backend if a signal handler raises.
+    """
 
     def __init__(self, engine: Engine, max_nbytes: int | None) -> None:
+        self._engine = engine
         self._packer = Packer(max_nbytes)
         self._inbox: deque[Sent | None] = deque()  # None: forget the arrays sent so far
         self._flying: dict[int, Sent] = {}
         self._label = labels_of(self._flying)
-        self._port = engine.open(Job(run, label=self._label))
+        self._port: Port | None = None
         self._numbers = count()
         self._closing = False
         self._failure: BaseException | None = None  # why no batch can be run any more
         self._thread = Thread(target=self._work, name="parallelkit_joblib", daemon=True)
-        self._thread.start()
 
     def submit(self, calls: Any, callback: Callable[[Sent], object] | None) -> Sent:
-        """Add a batch, from any thread."""
+        """Add a batch, from any thread, but the first from the caller's."""
         sent = Sent(calls, callback)
         self._inbox.append(sent)
-        self._port.wake()
+        if self._port is None:
+            self._port = self._engine.open(Job(run, label=self._label))
+            self._thread.start()
+        else:
+            self._port.wake()
         if self._failure is not None:  # else ``_break``, which sets it first, finds this batch
             sent.settle(None, self._failure)
         return sent
@@ -84,20 +91,30 @@ class Batches:
         """From now on, send each array anew. Called while no batch is under way."""
         self._inbox.append(None)
 
+    def let_go(self) -> None:
+        """Have the thread end soon; takes no lock, as the garbage collector may call it."""
+        self._closing = True
+        if self._port is not None:
+            self._port.wake()
+
     def close(self) -> None:
         """Kill the batches that run, and drop all that are not done."""
-        self._closing = True
-        self._port.wake()
-        if self._thread is not threading.current_thread():  # which it is if a callback closes
+        self.let_go()
+        if self._port is None or self._thread is threading.current_thread():  # if a callback closes
+            return
+        if self._thread.is_alive():
             self._thread.join(GRACE)
-            if self._thread.is_alive():  # its callback waits for the caller's iterator; it ends after that
-                self._port.close()
+        if self._thread.is_alive() or not self._thread.ident:
+            # Its callback waits for the caller's iterator, and it ends after that; or a signal handler has raised out of
+            # its start.
+            self._port.close()
 
     def _work(self) -> None:
         port = self._port
+        assert port is not None, "the thread is started once there is a port"
         try:
             while not self._closing:
-                self._hand_over()
+                self._hand_over(port)
                 self._settle(port.wait(None))
                 if port.failure is not None:
                     self._break(port.failure)
@@ -109,9 +126,9 @@ class Batches:
             for sent in self._left():
                 sent.forget()
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, port: Port) -> None:
         tickets: list[Ticket] = []
-        room = self._port.room()
+        room = port.room()
         while self._inbox and len(tickets) < room:
             sent = self._inbox.popleft()
             if sent is None:
@@ -128,7 +145,7 @@ class Batches:
             number = next(self._numbers)
             self._flying[number] = sent
             tickets.append((number, 1, packed, None))
-        self._port.start(tickets)
+        port.start(tickets)
 
     def _settle(self, events: list[Block | Ended]) -> None:
         for event in events:
