@@ -23,7 +23,7 @@ from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._process._worker_pool import PAUSE, STUCK, WorkerPool
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._worker._channel import EACH
+from parallelkit._worker._channel import EACH, NEVER
 
 LONG = 0.006  # seconds; whoever takes so long sends a wake-up at each commit
 SHORT = 0.002  # so does who takes this; but two are handed over at once
@@ -123,7 +123,7 @@ def test_who_rang_is_given_more():
         lambda pool, worker, lane: setattr(lane, "broken", "for a reason"),
         lambda pool, worker, lane: setattr(lane.pace, "_time", 0.0),
         lambda pool, worker, lane: setattr(worker.wire, "head", 7),
-        lambda pool, worker, lane: setattr(worker.wire, "wakes_at", 0),
+        lambda pool, worker, lane: setattr(worker.wire, "wakes_at", NEVER),
         lambda pool, worker, lane: setattr(worker.wire, "wakes_at", 8),
         lambda pool, worker, lane: setattr(worker, "ready", False),
         lambda pool, worker, lane: setattr(worker, "held", 3),

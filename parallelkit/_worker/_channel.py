@@ -64,12 +64,12 @@ HEAD = 0  # by the worker: how many tasks are committed
 SENT = 1  # by the worker: how many frames it has sent to the parent; those of its children do not count
 PHASE = 2  # by the worker: STARTING, WAITING, LOADING_IN_TASK, or LOADING plus the number of the job whose function it loads
 FDS = 3  # by the worker: how many descriptors it has sent, or is about to send
-WAKE_AT = 8  # by the parent: send WAKE once so many tasks are committed; the worker then clears this ...
-EACH = 1  # ... unless this is the value: then it sends one at each commit (and so does one that is to do so at its first)
+WAKE_AT = 8  # by the parent: send WAKE once so many tasks are committed; the worker then sets this to NEVER, unless it is EACH
 LIMIT = 16  # by the parent: the worker must not begin this task or a later one
 TAIL = 24  # by the parent: how far it has read the heap
 MARK = 25  # by the parent: always MARKED; any other value means that the header was overwritten
 
+NEVER, EACH = 0, 1  # values of WAKE_AT; one that is to send WAKE at its first commit thereby does so at each
 MARKED = 0x706172616C6C656C
 
 STARTING, WAITING, LOADING_IN_TASK, LOADING = range(4)  # a new ring is all zeros

@@ -25,6 +25,7 @@ from parallelkit._worker._channel import (
     LENGTH,
     LIMIT,
     MASK,
+    NEVER,
     NONE,
     PHASE,
     WAKE_AT,
@@ -270,14 +271,14 @@ class _Worker:
                 _channel.barrier()
             head[HEAD] = number
             wake_at = head[WAKE_AT]
-            if wake_at and number >= wake_at:
+            if wake_at and number >= wake_at:  # NEVER is 0
                 now = self._wake_parent(wake_at)
         return True
 
     def _wake_parent(self, wake_at: int) -> float:
         """Wake the parent; return the instant afterwards, when the next attempt begins."""
         if wake_at != EACH:
-            self.ring.head[WAKE_AT] = 0
+            self.ring.head[WAKE_AT] = NEVER
         self.outbox.send(_WAKE)
         return monotonic()
 

@@ -101,7 +101,7 @@ WORDS = {
     "too many frames": (_channel.SENT, 1 << 40),
     "some frames too many": (_channel.SENT, 30_000),
     "a phase that there is not": (_channel.PHASE, 1 << 50),
-    "no wake-up": (_channel.WAKE_AT, 0),
+    "no wake-up": (_channel.WAKE_AT, _channel.NEVER),
     "a wake-up for nothing": (_channel.WAKE_AT, 1 << 60),
     "no room": (_channel.TAIL, 12345),
     "a limit": (_channel.LIMIT, 0),

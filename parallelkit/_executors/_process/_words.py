@@ -44,11 +44,11 @@ class Words:
 
     @property
     def wakes_at(self) -> int:
-        """At which commit the worker will wake us; 0: at none."""
+        """At which commit the worker will wake us; NEVER, EACH: at none, at each."""
         return self.ring.head[WAKE_AT]
 
     def set_wake_at(self, number: int) -> bool:
-        """Ask for a wake-up when ``number`` attempts are committed (0: for none); False if that is asked for already."""
+        """Ask for a wake-up when ``number`` attempts are committed (or NEVER, EACH); False if that is asked for already."""
         if self.ring.head[WAKE_AT] == number:
             return False
         self.ring.head[WAKE_AT] = number

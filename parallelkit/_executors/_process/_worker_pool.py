@@ -9,7 +9,7 @@ from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK, requeue
 from parallelkit._executors._process._lane import Lane
 from parallelkit._executors._process._roster import Roster
-from parallelkit._worker._channel import EACH
+from parallelkit._worker._channel import EACH, NEVER
 
 STUCK = 0.002
 """Seconds that an attempt has run when those behind it are taken back for an idle worker."""
@@ -65,11 +65,11 @@ class WorkerPool(Roster):
         look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
         for worker, stock in zip(self.workers, stocks, strict=True):
             if not worker.pending:
-                worker.wire.set_wake_at(0)  # with an old number it would wake us at the next commit already
+                worker.wire.set_wake_at(NEVER)  # an old number would wake us at the next commit already
             elif moved and stock > LOOK:
                 worker.wire.set_wake_at(worker.sent - 1)
             else:
-                wake_at = worker.wake_at(worker.wire.wakes_at != 0 and not moved)
+                wake_at = worker.wake_at(worker.wire.wakes_at != NEVER and not moved)
                 changed, ahead = worker.wire.set_wake_at(wake_at), worker.wire.head != worker.done
                 if ahead and (changed or wake_at == EACH) and not (worker.doomed or worker.killed):
                     look_at = now
