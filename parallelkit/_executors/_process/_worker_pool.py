@@ -14,6 +14,9 @@ from parallelkit._worker._channel import EACH, NEVER
 STUCK = 0.002
 """Seconds that an attempt has run when those behind it are taken back for an idle worker."""
 
+PLENTY = LOOK
+"""Seconds of work from which on a worker has plenty to do: it is looked at now and then, and not asked for a wake-up."""
+
 LONG_LOOK = 8 * LOOK
 """Longest time in seconds between looks at workers that have plenty to do, and so the longest delay of a result."""
 
@@ -46,44 +49,52 @@ class WorkerPool(Roster):
         """Set at which commit each worker wakes this thread; return when to look at the rings even if none does.
 
         A worker that has plenty to do is looked at now and then instead, which costs it nothing. It sends a wake-up only as
-        it comes to its last attempt, if it is faster than expected. A worker is looked at once more
+        it comes to its last attempt, if it is faster than expected. If nothing has ``moved`` since the last look, it may be
+        stuck, and is asked for one as the others are. A worker is looked at once more
         - after it was asked for one: it may have committed before it saw that, even after we looked, for our store and its
           load may cross;
         - if that is to come later than at its next commit: should it get stuck, its results until then must not wait;
         - if one comes at each commit and it has committed more than was taken: two may have been received together.
         """
-        stocks = [worker.stock() for worker in self.workers]
-        everyone = len(stocks) == self.max_workers
-        self.hungry = not everyone or any(one.takes_more() for one in self.workers)
+        stocks = self._take_stock()
+        plenty = [stock for stock in stocks if stock > PLENTY] if moved else []
+        look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
+        for worker, stock in zip(self.workers, stocks, strict=True):
+            if not worker.pending:
+                worker.wire.set_wake_at(NEVER)  # an old number would wake us at the next commit already
+            elif moved and stock > PLENTY:
+                worker.wire.set_wake_at(worker.sent - 1)
+            else:
+                in_vain = worker.wire.wakes_at != NEVER and not moved
+                wake_at = worker.wake_at(in_vain)
+                changed = worker.wire.set_wake_at(wake_at)
+                is_ahead = worker.wire.head != worker.done  # read after the store
+                if is_ahead and (changed or wake_at == EACH) and not (worker.doomed or worker.killed):
+                    look_at = now
+                elif changed or wake_at > worker.done + 1:
+                    look_at = min(look_at, now + LOOK)
+        return look_at
+
+    def _take_stock(self) -> list[float]:
+        """Note whether the pool is ``hungry``, and whether it is ``calm``; return for how long each worker has work."""
+        everyone = len(self.workers) == self.max_workers
+        self.hungry = not everyone or any(worker.takes_more() for worker in self.workers)
         self.calm = (
             everyone
             and self.act_at == inf
             and not (self._max_tasks or (self.wants_spare and self.spare is None))
             and all(_may_be_given(worker) and not worker.outdated for worker in self.workers)
         )
-        plenty = [stock for stock in stocks if stock > LOOK] if moved else []
-        look_at = now + max(LOOK, min(LONG_LOOK, min(plenty) / 3)) if plenty else inf
-        for worker, stock in zip(self.workers, stocks, strict=True):
-            if not worker.pending:
-                worker.wire.set_wake_at(NEVER)  # an old number would wake us at the next commit already
-            elif moved and stock > LOOK:
-                worker.wire.set_wake_at(worker.sent - 1)
-            else:
-                wake_at = worker.wake_at(worker.wire.wakes_at != NEVER and not moved)
-                changed, ahead = worker.wire.set_wake_at(wake_at), worker.wire.head != worker.done
-                if ahead and (changed or wake_at == EACH) and not (worker.doomed or worker.killed):
-                    look_at = now
-                elif changed or wake_at > worker.done + 1:
-                    look_at = min(look_at, now + LOOK)
-        return look_at
+        return [worker.stock() for worker in self.workers]
 
     def refill(self, worker: Worker, now: float) -> bool:
-        """Give more to a worker that sent something, as ``assign`` and ``listen`` would; False if all must be looked at instead.
+        """Give more to a worker that sent something; False if ``assign`` and ``listen`` have to look at everything in this turn.
 
-        That needs a pool that was calm at the last look, a single lane with more queued, and attempts so long that each
-        commit sends a wake-up. A worker that has committed more than was taken needs a full look: that may have been received.
-        So does one with plenty of short attempts to do, if its run is woken late in any case: to be looked at now and then
-        costs less than a wake-up at each commit.
+        They need not if the pool was calm at their last look, a single lane has enough queued that some is left, and its
+        attempts take so long that each commit sends a wake-up. But even then they have to if
+        - the worker has committed more than was taken: the wake-up for that may have been received with the last one;
+        - it has plenty to do now, in attempts of up to ``_pace.LONG``, and its run is woken late in any case: to be looked at
+          now and then costs it less than a wake-up at each commit.
         """
         if not (
             self.calm and len(self.lanes) == 1 and worker.wire.wakes_at == EACH and _may_be_given(worker)
@@ -97,8 +108,8 @@ class WorkerPool(Roster):
         if self._choose(worker, [lane]) is not None:
             self._give(worker, lane, not worker.pending, now)
         self.hungry |= worker.takes_more()
-        plenty = worker.stock() > LOOK and not lane.pace.single
-        return bool(lane.queue) and not (plenty and lane.patient)
+        has_plenty = worker.stock() > PLENTY and not lane.pace.single
+        return bool(lane.queue) and not (has_plenty and lane.patient)
 
     def assign(self, now: float) -> None:
         """Give out what is queued, hire workers that are missing, take work back for those that idle."""
