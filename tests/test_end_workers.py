@@ -10,7 +10,7 @@ import pytest
 from patience import wait_until
 
 from parallelkit import ProcessExecutor, Task, TaskCancelled, WorkerDied, run_parallel
-from parallelkit._executors._process import _supervisor
+from parallelkit._executors._process import _endings
 from parallelkit._executors._process._decode import decode_lost
 from parallelkit._executors._process._lane import Batch, Lane, Lost, Why
 
@@ -173,7 +173,7 @@ def has_ended(pid):
 @pytest.mark.all
 def test_a_call_that_handles_sigterm_may_return(tmp_path, monkeypatch):
     """Its value is delivered, its worker exits at once, and no other call begins there."""
-    monkeypatch.setattr(_supervisor, "GRACE", 600)
+    monkeypatch.setattr(_endings, "GRACE", 600)
     executor = ProcessExecutor(1)
     future = begun(executor, leave_on_sigterm, tmp_path / "begun")
     following = executor.submit(abs, -1)
@@ -188,7 +188,7 @@ def test_a_call_that_handles_sigterm_may_return(tmp_path, monkeypatch):
 @pytest.mark.parametrize("grace", [0.01, 60])
 def test_a_call_that_ignores_sigterm_is_killed(grace, tmp_path, monkeypatch):
     """After a time, or as soon as ``kill_workers`` is called; ``terminate_workers`` does not take that back."""
-    monkeypatch.setattr(_supervisor, "GRACE", grace)
+    monkeypatch.setattr(_endings, "GRACE", grace)
     executor = ProcessExecutor(1)
     future = begun(executor, ignore_sigterm, tmp_path / "begun")
     executor.terminate_workers()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from _signal import SIGTERM  # type: ignore[import-not-found]  # see _killing.py
+from _signal import SIGKILL, SIGTERM  # type: ignore[import-not-found]  # see _killing.py
 from collections.abc import Iterable
+from math import inf
 
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
@@ -14,7 +15,40 @@ from parallelkit._system import monotonic
 GRACE = 5.0  # seconds that a worker has to end by SIGTERM, which its task may handle or ignore
 
 
-def terminate(worker: Worker, now: float, first: bool) -> None:
+class Termination:
+    """The end of all workers, by ``terminate_workers`` or ``kill_workers``; true once that has been called."""
+
+    def __init__(self) -> None:
+        self.kill_at = inf  # when those that SIGTERM has not ended are killed
+        self._signal = 0
+        self._asked = False  # whether they were sent SIGTERM
+
+    def __bool__(self) -> bool:
+        return self._signal != 0
+
+    def order(self, number: int) -> None:
+        """Have it begin, by this signal, SIGTERM or SIGKILL; any thread may."""
+        self._signal = min(number, self._signal or number)  # nothing takes back SIGKILL, the smaller one
+
+    def proceed(self, workers: Iterable[Worker], now: float) -> None:
+        """Called in each turn until none of these is left: do what is due by now."""
+        if self._signal == SIGKILL or now >= self.kill_at:
+            self.kill_at = inf
+            for worker in workers:
+                worker.kill(Why.ASKED)
+            return
+        for worker in workers:
+            _terminate(worker, now, first=not self._asked)
+        if not self._asked:
+            self._asked, self.kill_at = True, now + GRACE
+
+    def reason(self) -> str:
+        """Why nothing can run any more, once none is left."""
+        name = "kill_workers" if self._signal == SIGKILL else "terminate_workers"
+        return f"{name}() has ended the workers"
+
+
+def _terminate(worker: Worker, now: float, first: bool) -> None:
     """Have it begin nothing more, and exit when it has ended its attempt; ``first``: send it SIGTERM."""
     if worker.killed:
         return

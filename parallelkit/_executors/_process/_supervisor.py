@@ -6,16 +6,15 @@ neither a slow input, nor a busy consumer, nor a hanging ``__reduce__`` delays a
 
 from __future__ import annotations
 
-from _signal import SIGKILL  # type: ignore[import-not-found]  # see _killing.py
 from contextlib import ExitStack
 from math import inf
 
 from parallelkit._executors._process._actor import Actor
 from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of
-from parallelkit._executors._process._endings import GRACE, close, end_all, settle, terminate
+from parallelkit._executors._process._endings import Termination, close, end_all, settle
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._lane import Batch, Broken, Why
+from parallelkit._executors._process._lane import Batch, Broken
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
@@ -45,8 +44,7 @@ class Supervisor(Actor):
         self._calm_until = -inf  # when to look at everything again, at the latest
         self._tell_at = inf  # when to wake a run again, at the latest
         self._offered = False
-        self._ending = 0  # the signal by which all workers are to end
-        self._kill_at = inf  # when those that it did not end are killed
+        self._termination = Termination()
         self._opened = ExitStack()  # closed at the end
         self._opened.callback(self._wake_up.close)
         self._poller = Poller(self._wake_up)  # now, while there is a descriptor: the thread cannot do without
@@ -62,7 +60,7 @@ class Supervisor(Actor):
 
     def stop(self) -> None:
         """Have all workers and the thread end, unless ``end_workers`` does that; do not wait for it."""
-        self.closing = self.closing or not self._ending
+        self.closing = self.closing or not self._termination
         self.poke()
         with self._starting:
             if self._thread is None:
@@ -75,7 +73,7 @@ class Supervisor(Actor):
             if self._thread is None:  # there are no workers
                 self.stop()
                 return
-        self._ending = min(number, self._ending or number)  # nothing takes back SIGKILL, the smaller one
+        self._termination.order(number)
         self.poke()
 
     def _turn_away(self) -> None:
@@ -133,7 +131,7 @@ class Supervisor(Actor):
         for worker in dead:
             self._bury(worker, now)
         self._answer_at(now)
-        if self._ending:
+        if self._termination:
             self._end_workers(now)
         self._starter.check(now)
         for worker in self.pool.everybody():
@@ -153,7 +151,7 @@ class Supervisor(Actor):
         if (spare := self.pool.keep_spare(now)) is not None:
             self._poller.update(spare)
         checks = [min(one.check_at, one.wire.again_at) for one in self.pool.everybody()]
-        dues = look_at, self.pool.act_at, self._starter.deadline, self._kill_at, self._due
+        dues = look_at, self.pool.act_at, self._starter.deadline, self._termination.kill_at, self._due
         self._calm_until = min(*dues, *checks)
 
     def _expect_end(self, moved: bool, now: float) -> None:
@@ -208,7 +206,7 @@ class Supervisor(Actor):
             worker.condemn()
 
     def _startable(self, wanted: int) -> int:
-        wanted = 0 if self._ending else wanted
+        wanted = 0 if self._termination else wanted
         return self._starter.startable(wanted, len(self.pool.workers), self.pool.wants_spare)
 
     def _spawn(self, now: float) -> Worker | None:
@@ -259,7 +257,7 @@ class Supervisor(Actor):
         self._poller.remove(worker)
         self.pool.remove(worker)
         blamed = settle(worker, status, now)
-        if not (worker.retiring or self._ending):
+        if not (worker.retiring or self._termination):
             self._learn_from(worker, status, blamed)
         close(worker)
 
@@ -275,17 +273,9 @@ class Supervisor(Actor):
     def _end_workers(self, now: float) -> None:
         """Have the workers end, each settled as usual, and when none is left fail what has not begun."""
         workers = self.pool.everybody()
-        if self._ending == SIGKILL or now >= self._kill_at:
-            self._kill_at = inf
-            for worker in workers:
-                worker.kill(Why.ASKED)
-        else:
-            for worker in workers:
-                terminate(worker, now, first=self._kill_at == inf)
-            self._kill_at = min(self._kill_at, now + GRACE)
+        self._termination.proceed(workers, now)
         if not workers:
-            name = "kill_workers" if self._ending == SIGKILL else "terminate_workers"
-            self._break(Broken(f"{name}() has ended the workers"))
+            self._break(Broken(self._termination.reason()))
             self.closing = True
 
     def _break(self, broken: Broken) -> None:
