@@ -43,7 +43,7 @@ class Supervisor(Actor):
         self.blocks = BlockPool()
         self._calm_until = -inf  # when to look at everything again, at the latest
         self._tell_at = inf  # when to wake a run again, at the latest
-        self._offered = False
+        self._offered = False  # whether anything was queued since ``assign`` last looked
         self._termination = Termination()
         self._opened = ExitStack()  # closed at the end
         self._opened.callback(self._wake_up.close)
@@ -124,7 +124,14 @@ class Supervisor(Actor):
         return True
 
     def _decide(self, dead: list[Worker], moved: bool, now: float) -> None:
-        """Look at everything."""
+        """Look at everything, in an order that matters.
+
+        - What was committed is taken before anything is judged by it (who is blamed, what runs, who is overdue), and
+          what the dead leave is queued again before anything is given out.
+        - All that queues frames comes before ``update``, which sends them, and before ``again_at`` is read.
+        - When the next turn is due is known before the run is told, for that may end at once.
+        - A spare comes last, for to start a process takes a while.
+        """
         for worker in self.pool.workers:
             moved |= not worker.killed and self._drain(worker)
             worker.wire.arrivals.release_blocks()
@@ -137,15 +144,14 @@ class Supervisor(Actor):
         for worker in self.pool.everybody():
             if now >= worker.check_at:
                 self._watch(worker, now)
-        self._offered = False
+        self._offered = False  # first: what comes while ``assign`` looks at the queues sets it again
         self.pool.assign(now)
         self.pool.forget_blocks(self.blocks.dropped)
         for worker in self.pool.everybody():
             self._poller.update(worker)
         look_at = self.pool.listen(now, moved)
-        if self._offered and self.pool.hungry:  # ``offer`` came after the look at the queues
+        if self._offered and self.pool.hungry:  # ``offer`` may have seen that it was not
             self._poked = True
-        # Before the run is told: as it ends, it must know of the turn that is due.
         self._expect_end(moved, now)
         self._tell_at = self._tell(now)
         if (spare := self.pool.keep_spare(now)) is not None:
