@@ -240,7 +240,7 @@ def test_a_patient_run_has_more_at_hand():
         lane.pace.limit = 7
     done_unseen = round(UNSEEN / AHEAD) * 7 * WORKERS
 
-    assert patient.stock(WORKERS) - other.stock(WORKERS) == done_unseen + most_unseen(WORKERS)
+    assert patient.enough(WORKERS) - other.enough(WORKERS) == done_unseen + most_unseen(WORKERS)
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ class ProcessPort(Port):
             return max(free, 1 if self._pending == 0 else 0)  # a lane gets its turn only if it has one queued
         if self._packing.line:
             return 0
-        room = lane.stock(width) - self._pending
+        room = lane.enough(width) - self._pending
         return max(0, min(room, self._packing.space(self._pending)))
 
     @property

@@ -30,7 +30,7 @@ UNSEEN = 0.02
 attempt costs a run 75 µs of processor time, taken from the workers where cpus are few; for several at once, 30."""
 
 MOST_UNSEEN = 8
-"""How many successes may wait so, or two for each worker if that is more. While the run unpickles (or folds) many, each
+"""How many results (``Span.weight``) may wait so, or two for each worker if that is more. While the run unpickles (or folds) many, each
 system call of the supervisor may take Python's switch interval, 5 ms; with so few that ends before workers starve."""
 
 WEIGHTY = 1 << 14
@@ -206,8 +206,9 @@ class Lane:
         """How many were killed from outside while they loaded it, since an attempt was last committed."""
         self.pace = Pace() if pace is None else pace
         self._unseen: float = 0
-        """How many attempts have succeeded since the run was last woken; infinity if it should look at once."""
+        """The weight of what has been posted since the run was last woken (``Span.weight``); infinity if it should look at once."""
         self._unseen_since: float = inf
+        """When ``tell`` first let some of it wait; infinity if it has not."""
 
     def post(self, event: Event) -> None:
         """Hand an event over to the run; ``tell`` wakes it, when all events of a turn are posted."""
@@ -235,8 +236,8 @@ class Lane:
             self.gate.open()
         return inf
 
-    def stock(self, workers: int) -> int:
-        """How many attempts the run should have handed over, including those that the workers hold."""
+    def enough(self, workers: int) -> int:
+        """How many attempts are enough for the run to have handed over, including those that the workers hold."""
         batches = self.pace.limit * workers
         return MORE_AT_HAND * batches + most_unseen(workers) if self.patient else AT_HAND * batches
 
@@ -278,7 +279,7 @@ class Lane:
 
 
 def most_unseen(workers: int) -> int:
-    """How many successes may wait until the run is woken."""
+    """How many results may wait until the run is woken, by ``Span.weight``."""
     return max(MOST_UNSEEN, 2 * workers)
 
 
