@@ -129,7 +129,7 @@ def test_any_number_of_items_may_be_refused():
 
 def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
     """Once all runs of an engine have many blocks, smaller buffers travel in the pickles, until some of the blocks come back."""
-    monkeypatch.setattr(_packing, "share", lambda: QUEUED_FILES + 8)
+    monkeypatch.setattr(_packing, "fd_share", lambda: QUEUED_FILES + 8)
     pack, classes = Packer(BlockPool(), calls=False), CarriedClasses(None)
     payloads = [pack(MIDDLING, classes) for _ in range(100)]
     assert QUEUED_FILES + 8 == sum(type(payload) is Buffered for payload in payloads)
@@ -141,13 +141,13 @@ def test_items_of_many_runs_leave_descriptors_to_the_program(monkeypatch):
 
 def test_items_of_a_run_leave_descriptors_to_the_program(monkeypatch):
     """Where a process may have few, no more items are packed once theirs are an eighth of them; one has room however few there are."""
-    monkeypatch.setattr(_reserve, "limit", lambda: 24)
+    monkeypatch.setattr(_reserve, "fd_limit", lambda: 24)
     packing = Packing(lambda: 2, None, Job(len))
     for files, any_more in [(0, True), (2, True), (3, False)]:
         packing.files = files
         assert any_more == (packing.space(0) > 0)
-    monkeypatch.setattr(_reserve, "limit", lambda: 7)
-    assert 1 == _reserve.share()
+    monkeypatch.setattr(_reserve, "fd_limit", lambda: 7)
+    assert 1 == _reserve.fd_share()
 
 
 @pytest.mark.parametrize(

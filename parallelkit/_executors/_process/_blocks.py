@@ -10,7 +10,7 @@ from _pickle import loads
 from collections import deque
 from typing import Any
 
-from parallelkit._executors._process._reserve import share
+from parallelkit._executors._process._reserve import fd_share
 from parallelkit._executors._shared import Numbers, snapshot
 from parallelkit._worker import _leases
 from parallelkit._worker._buffers import Block, buffers_in, layout, new_block
@@ -31,7 +31,7 @@ def load_leased(told: bytes, content: memoryview[int] | bytes) -> Any:
     ``content`` is a view of the block's mapping, or bytes if it could not be mapped.
     """
     spans, blob = loads(told)
-    if isinstance(content, bytes) or _leases.more_than(min(MOST_LEASES, share())):
+    if isinstance(content, bytes) or _leases.more_than(min(MOST_LEASES, fd_share())):
         return unpack(blob, buffers_in(bytearray(content), spans))
     return unpack(blob, buffers_in(content, spans))
 

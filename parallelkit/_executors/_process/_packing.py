@@ -21,7 +21,7 @@ from parallelkit._executors._process._generators import AlikeError, Neighbours, 
 from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._payload import OWN_FILE, Payload, payload_of
 from parallelkit._executors._process._preload import module_for, module_of_class
-from parallelkit._executors._process._reserve import is_shortage, is_too_large, share, shortage
+from parallelkit._executors._process._reserve import fd_share, is_shortage, is_too_large, shortage
 from parallelkit._raised import is_interrupt
 from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
@@ -75,7 +75,7 @@ class Packing:
     def space(self, ahead: int) -> int:
         """How many more items may be packed, by bytes and by descriptors, with ``ahead`` of them packed and not ended."""
         width = self._width()
-        if self.files and self.files >= min(max(2 * width, QUEUED_FILES), share()):
+        if self.files and self.files >= min(max(2 * width, QUEUED_FILES), fd_share()):
             return 0
         return max(width - ahead, int((QUEUED_BYTES - self.bytes) // self._largest))
 
@@ -226,7 +226,7 @@ class Packer:
             blob = b""
         payload = self._pool.put(apart.take(), blob) if apart.buffers else payload_of(blob)
         lent = len(self._pool.lent)
-        self._apart = self._sparing if lent > QUEUED_FILES and lent >= share() else self._usual
+        self._apart = self._sparing if lent > QUEUED_FILES and lent >= fd_share() else self._usual
         return payload
 
 

@@ -85,18 +85,18 @@ def explain(error: OSError) -> str:
 def _words(number: int) -> str:
     if number == EFBIG:
         return "the limit of file sizes is too low (ulimit -f, which limits shared memory, too)"
-    return os.strerror(number) + (f" (limit {limit()})" if number == EMFILE else "")
+    return os.strerror(number) + (f" (limit {fd_limit()})" if number == EMFILE else "")
 
 
-def limit() -> int:
+def fd_limit() -> int:
     """How many descriptors this process may have."""
     most = os.sysconf("SC_OPEN_MAX")  # no ``resource``: that may be a module of the program
     return most if most >= 0 else sys.maxsize
 
 
-def share() -> int:
+def fd_share() -> int:
     """How many descriptors things of one kind may take, however many there are: workers need some, too."""
-    return max(1, limit() // 8)
+    return max(1, fd_limit() // 8)
 
 
 def shortage(error: BaseException, what: str) -> OSError:

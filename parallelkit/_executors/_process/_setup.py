@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from parallelkit._executors._process._reserve import share
+from parallelkit._executors._process._reserve import fd_share
 from parallelkit._executors._process._search_path import modules_off, search_path
 from parallelkit._raised import tolerated
 from parallelkit._worker import _channel
@@ -92,7 +92,7 @@ def setup_frame(width: int, initializer: bool, warnings_context: Any = None) -> 
         "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
         "width": width * outer_width(),
         "initializer": initializer,
-        "blocks": max(2, min(32, MAPPINGS // width, share() // width)),
+        "blocks": max(2, min(32, MAPPINGS // width, fd_share() // width)),
         "authkey": _authkey(),
     }
     return _channel.frame(_channel.SETUP, pack(_plain(setup)))
