@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parallelkit._executors._process._actor import WakeUp
-from parallelkit._executors._process._decode import Opening
+from parallelkit._executors._process._decode import Decoding
 from parallelkit._executors._process._lane import Batch, Span
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._reserve import Reserve
@@ -572,7 +572,7 @@ def passed_on(wire, ring, slots, value):
     for kind, body, length in wire.frames(0):
         wire.arrivals.accept(kind, body, length, 1)
     span = Span(Batch(None, [(0, 1, None, None)], None), wire.take(0, 1, True), "")
-    (entry,) = Opening(span, str).finish()
+    (entry,) = Decoding(span, str).finish()
     return entry
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from parallelkit import run_parallel
 from parallelkit._executors._process import _decode
 from parallelkit._executors._process._arrivals import Arrivals
-from parallelkit._executors._process._decode import Opening
+from parallelkit._executors._process._decode import Decoding
 from parallelkit._executors._process._lane import Batch, Columns, Lane, Span
 from parallelkit._worker._channel import (
     DICT,
@@ -342,7 +342,7 @@ def open_all(columns):
     lane = Lane(1, b"", False)
     batch = Batch(lane, [(index, 1, index, None) for index in range(len(columns.kinds))], None)
     values, errors = {}, {}
-    for entry in Opening(Span(batch, columns, "process 1"), str).finish():
+    for entry in Decoding(Span(batch, columns, "process 1"), str).finish():
         if hasattr(entry, "indices"):
             values.update(zip(entry.indices, entry.values, strict=True))
         else:

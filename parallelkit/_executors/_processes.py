@@ -11,7 +11,7 @@ from typing import Any
 
 from parallelkit._collector import without_collector
 from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket
-from parallelkit._executors._process._decode import Opening, decode_lost
+from parallelkit._executors._process._decode import Decoding, decode_lost
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._killing import PATIENCE
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
@@ -129,7 +129,7 @@ class ProcessPort(Port):
         self._packing = self._new_packing(lambda: engine.max_workers)
         self._seconds = 0.0  # spent on packing and unpacking
         self._ended: list[Block | Ended] = []
-        self._opening: Opening | None = None
+        self._decoding: Decoding | None = None
         self._interrupted = self._woken = self._withdrawn = False
         supervisor.pool.lanes.append(lane)
         if supervisor.broken is not None:
@@ -205,7 +205,7 @@ class ProcessPort(Port):
             without_collector(partial(self._take, len(kinds)))
         if self._lane.broken is not None and self.failure is None:
             self.failure = self._explain(self._lane.broken)
-        self._opening = None
+        self._decoding = None
         ended, self._ended = self._ended, []
         self._pending -= sum(len(entry.indices) if isinstance(entry, Block) else 1 for entry in ended)
         return ended
@@ -242,12 +242,12 @@ class ProcessPort(Port):
 
     def _finish(self, span: Span) -> list[Block | Ended]:
         """Unpickle the results of a span; go on where Ctrl-C, or a KeyboardInterrupt of a value's own code, stopped it."""
-        if self._opening is None or self._opening.span is not span:
-            self._opening = Opening(span, self._job.label)
+        if self._decoding is None or self._decoding.span is not span:
+            self._decoding = Decoding(span, self._job.label)
         before = times_raised()
         while True:
             try:
-                return self._opening.finish(self._interrupted)
+                return self._decoding.finish(self._interrupted)
             except KeyboardInterrupt:
                 if times_raised() != before:
                     self._interrupted = True

@@ -22,7 +22,7 @@ from port_driver import Seen, drive
 from parallelkit import TaskTimeout, WorkerDied
 from parallelkit._executors._contract import Job
 from parallelkit._executors._process import _handle, _killable
-from parallelkit._executors._process._decode import Opening
+from parallelkit._executors._process._decode import Decoding
 from parallelkit._executors._process._endings import settle
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._lane import Batch, Lane, Span, Why
@@ -342,7 +342,7 @@ def test_a_buffer_that_could_not_be_mapped_is_not_lost_either(monkeypatch):
         far.commit(1, PickleBuffer(large := b"x" * _channel.LARGE))
         far.commit(1, "a text")
         span = taken_before_a_result_that_did_not_come(worker, far)
-        (block,) = Opening(span, str).finish()
+        (block,) = Decoding(span, str).finish()
         assert [large] == [bytes(value) for value in block.values]
         assert {} == worker.wire.arrivals._single
 
@@ -513,7 +513,7 @@ def outcomes_of(lane):
     while lane.events:
         event = lane.events.popleft()
         if isinstance(event, Span):
-            for entry in Opening(event, str).finish():
+            for entry in Decoding(event, str).finish():
                 yield from entry.indices if hasattr(entry, "indices") else [entry.index]
 
 

@@ -48,7 +48,7 @@ from parallelkit._worker._travel import unpack
 Label = Callable[[int], str]
 
 
-class Opening:
+class Decoding:
     """A span whose results are being unpickled.
 
     ``finish`` returns the outcomes. If Ctrl-C interrupts it in the caller's own code, the result concerned counts as one
