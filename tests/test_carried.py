@@ -171,7 +171,7 @@ def test_a_worker_keeps_the_functions_that_came_last(monkeypatch, script):
     """A worker keeps the functions that were used last."""
     monkeypatch.setattr(_call_functions, "_functions", {})
     blobs = []
-    for number in range(_call_functions.CACHED + 1):
+    for number in range(_call_functions.MOST_CACHED + 1):
         script["base"] = number
         blobs.append(pack(script["add"])[::-1])
     first, second, *_, last = blobs
@@ -189,7 +189,7 @@ def test_a_function_that_goes_by_its_number_is_one_that_came_last(monkeypatch, s
     monkeypatch.setattr(_call_functions, "_functions", {})
     monkeypatch.setattr(_call_functions, "_defined", {7: (blob := pack(script["add"])[::-1])})
     kept = cached_function(7)
-    for number in range(2 * _call_functions.CACHED):
+    for number in range(2 * _call_functions.MOST_CACHED):
         script["base"] = number
         cached_function(pack(script["add"])[::-1])
         assert kept is cached_function(7)
@@ -313,7 +313,7 @@ def test_a_worker_keeps_a_function_of_runs_as_it_was_last(monkeypatch, script):
     second = kept_function("add", pack(script["add"])[::-1])
     gc.collect()
     assert first() is None
-    for number in range(_call_functions.CACHED - 1):
+    for number in range(_call_functions.MOST_CACHED - 1):
         kept_function(str(number), blob)
     assert second is kept_function("add", pack(script["add"])[::-1])
     kept_function("another", blob)

@@ -33,7 +33,7 @@ _ring: _channel.Ring | None = None
 _keep: Callable[[], None]
 _imported = {b""}
 
-CACHED = DEFINITIONS
+MOST_CACHED = DEFINITIONS
 """How many functions of calls are cached, of classes, and of functions of runs (_jobs.py): those that came last."""
 
 _functions: dict[Key, Any] = {}
@@ -99,7 +99,7 @@ def _cached(cache: dict[Key, Any], packed: bytes | int, scope: int = 0) -> Any:
     if thing is None:
         with Untimed():
             thing = unpack(blob[::-1])
-        if len(cache) >= CACHED:
+        if len(cache) >= MOST_CACHED:
             del cache[next(iter(cache))]
     cache[key] = thing  # now the most recent
     return thing

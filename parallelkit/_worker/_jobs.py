@@ -8,7 +8,7 @@ from mmap import mmap
 from parallelkit._raised import add_note, describe_error
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
-from parallelkit._worker._call_functions import CACHED, unpack_call
+from parallelkit._worker._call_functions import MOST_CACHED, unpack_call
 from parallelkit._worker._functions import make_function
 from parallelkit._worker._travel import unpack
 
@@ -46,7 +46,7 @@ def kept_function(name: str, packed: bytes) -> Any:
     blob, fn = _kept.pop(name, (b"", None))
     if blob != packed:
         fn = unpack(packed[::-1])
-        if len(_kept) >= CACHED:
+        if len(_kept) >= MOST_CACHED:
             del _kept[next(iter(_kept))]
     _kept[name] = packed, fn  # now the most recent
     return fn
