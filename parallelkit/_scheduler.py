@@ -184,7 +184,7 @@ class Scheduler:
             return
         for ticket in tickets:
             self._gated.put_back(ticket, now)
-            self.delayed.waits(ticket[0], self._tries.latest(ticket[0]))
+            self.delayed.waits(ticket[0], self._tries.start_by(ticket[0]))
             self.started -= ticket[0] not in self._tries.last
 
     def wake_at(self) -> float | None:
@@ -255,7 +255,7 @@ class Scheduler:
         if verdict.delay is None:
             self._settle_failure(index, verdict.lost if verdict.counted else uncounted(verdict.lost))
             return
-        self.delayed.delay(index, now + verdict.delay, verdict.last)
+        self.delayed.delay(index, now + verdict.delay, verdict.start_by)
         if verdict.counted:
             self._book.try_again(index, verdict.lost)
 

@@ -25,7 +25,7 @@ MARKED = "parallelkit: "  # the prefix of our note on an error
 class Verdict:
     """What follows one failed attempt.
 
-    ``delay``: seconds until the next attempt; None if this was the last. ``last``: the instant by which the next
+    ``delay``: seconds until the next attempt; None if this was the last. ``start_by``: the instant by which the next
     must have started, if any. ``pause``: seconds for which the task's groups must wait. ``counted``: whether the
     attempt counts as one. ``why``: an addition to the note on its error.
     """
@@ -33,7 +33,7 @@ class Verdict:
     def __init__(self, lost: Lost) -> None:
         self.lost = lost
         self.delay: float | None = None
-        self.last: float | None = None
+        self.start_by: float | None = None
         self.pause: float | None = None
         self.counted = True
         self.why = ""
@@ -50,7 +50,7 @@ class Tries:
         call_user: UserCall = call,
     ) -> None:
         self.own: dict[int, Own] = {}
-        self.last: dict[int, Lost] = {}
+        self.last: dict[int, Lost] = {}  # the last failed attempt of each task that has any
         self.retried = 0
         self.choosy = is_choosy(policy)  # whether a policy looks at values, too
         self._first_start: dict[int, float] = {}
@@ -179,21 +179,21 @@ class Tries:
     def _wait(self, verdict: Verdict, index: int, wait: float, now: float, told: float | None) -> None:
         """Grant the wait, or say which limit it would exceed: then the failure is final at once."""
         limit = self._limit_of(index)
-        last = self._first_start_of(index, verdict.lost) + limit
+        start_by = self._first_start_of(index, verdict.lost) + limit
         if told is not None and told > LONGEST:
             verdict.why = not_again(f"it was told to wait {span(told)}, more than {span(LONGEST)}")
         elif wait == inf:
             verdict.why = not_again("the wait would never end")
-        elif now > last:  # the run was busy when the attempt failed
+        elif now > start_by:  # the run was busy when the attempt failed
             verdict.why = not_again(too_late(limit))
-        elif now + wait > last:
+        elif now + wait > start_by:
             verdict.why = not_again(f"the wait of {span(wait)} would go past max_time of {span(limit)}")
         elif self._end_at is not None and now + wait > self._end_at:
             verdict.why = not_again(f"the wait of {span(wait)} would go past run_timeout")
         else:
-            verdict.delay, verdict.last = wait, None if last == inf else last
+            verdict.delay, verdict.start_by = wait, None if start_by == inf else start_by
 
-    def latest(self, index: int) -> float | None:
+    def start_by(self, index: int) -> float | None:
         """The last instant at which a task may start again; None if it may at any, or has not failed."""
         limit = self._limit_of(index)
         return None if limit == inf or index not in self.last else self._first_start[index] + limit
