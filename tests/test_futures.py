@@ -974,11 +974,11 @@ def test_only_the_loss_that_has_failed_calls_has_later_ones_refused(monkeypatch)
             monkeypatch.setattr(executor._pool, "loss", loss)
             assert number == executor.submit(abs, -number).result(30)
             failure = ParallelKitError(f"every slot is lost, for the {number}. time")
-            monkeypatch.setattr(executor._dispatcher, "_refusal", (loss, failure))
+            monkeypatch.setattr(executor._dispatcher, "_last_loss", (loss, failure))
             assert str(failure) == refusal(executor)
         monkeypatch.setattr(executor._pool, "loss", None)
         assert 3 == executor.submit(abs, -3).result(30)
-        monkeypatch.setattr(executor._dispatcher, "_refusal", (None, failure))  # no worker could be started
+        monkeypatch.setattr(executor._dispatcher, "_last_loss", (None, failure))  # no worker could be started
         assert 4 == executor.submit(abs, -4).result(30)
 
 

@@ -37,7 +37,7 @@ class Dispatcher:
         self._flying: dict[int, Flight] = {}  # handed over, by the index of their ticket
         self._shut = self._cancel = self._stopped = self._ended = False
         self._failure: BaseException | None = None  # why nothing will ever run again
-        self._refusal: tuple[object, BaseException] | None = None  # a loss, and its error
+        self._last_loss: tuple[object, BaseException] | None = None  # that has failed calls, and their error
         self._opening: Opening | None = None
         self._port: Port | None = None
         self._pid = 0 if ahead else os.getpid()  # 0: nobody has used it, and nothing is open
@@ -125,8 +125,8 @@ class Dispatcher:
     def _check_loss(self) -> None:
         """Raise the last port's error while its loss lasts: a callback that resubmits what fails would never stop."""
         loss = self._engine.loss
-        if loss is not None and self._refusal is not None and loss is self._refusal[0]:
-            raise copy_of(self._refusal[1])
+        if loss is not None and self._last_loss is not None and loss is self._last_loss[0]:
+            raise copy_of(self._last_loss[1])
 
     def _close(self, opening: Opening, error: BaseException) -> None:
         """The port could not be opened: fail the calls submitted meanwhile; the next call tries to open it again."""
@@ -294,7 +294,7 @@ class Dispatcher:
         """Every slot is lost, or no worker can be started: fail every submitted call, and open a new port for later ones."""
         fresh = self._open_port()  # without the lock, as the first port was
         with self._lock:
-            self._refusal = self._engine.loss, failure
+            self._last_loss = self._engine.loss, failure
             inbox, self._inbox, self._port = self._inbox, deque(), fresh
         self._cut_off(port, inbox, failure)
         return fresh
