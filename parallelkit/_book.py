@@ -17,7 +17,7 @@ class Book(Protocol):
         """Settle successes, a block at a time."""
 
     def succeed_again(self, index: int, number: int) -> None:
-        """Note, before it is settled, that a success took ``number`` attempts."""
+        """Note, before it is settled, that a success took ``number`` attempts; 0: its value was known without any."""
 
     def fail(self, index: int, lost: Lost) -> None:
         """Settle a failure."""

@@ -47,7 +47,7 @@ class Ledger:
         self.places = places  # indices in the run, if only part of it is here
         self.failed: dict[int, Lost] = {}
         self.cancelled: dict[int, Lost | None] = {}
-        self.retried: dict[int, int] = {}
+        self.retried: dict[int, int] = {}  # the attempts of a success, if not 1; 0: its value was known
         self.log: list[tuple[int, Lost]] = []  # attempts after which another was to follow
         self.parents: dict[int, Any] = {}
         self.completion = completion
@@ -125,7 +125,7 @@ class Ledger:
         return [self.outcome(index) for index in settled]
 
     def succeed_again(self, index: int, number: int) -> None:
-        """Note that a success needed more than one attempt."""
+        """Note that a success took another number of attempts than 1."""
         self.retried[index] = number
 
     def fail(self, index: int, lost: Lost) -> None:

@@ -1,8 +1,11 @@
 """Decides what may start, what is tried again and what is settled; never waits, never runs anything.
 
-Instants come in as arguments, decisions go out as values. An attempt is in one place at a time:
+Instants come in as arguments, decisions go out as values. An attempt is in one place at a time; *running* is what the
+executor has, whether it has begun or not:
 
+    none yet  a journal or a cache has its outcome → settled, without a start
     ready     a slot, every rate and cap allow it  → running
+    running   it has not begun, and is put back    → ready
     running   success, or failure with no try left → settled
     running   failure, timeout or death            → delayed until its instant
     delayed   its instant comes                    → ready
@@ -100,9 +103,8 @@ class Scheduler:
     ) -> None:
         """Admit tasks, which become ready; their indices follow those of earlier tasks.
 
-        ``own``: options of single tasks, by offset. ``traits``: the priority and groups of each, in a gated
-        run. ``known``: offsets of tasks that do not become ready, because ``recall`` will settle them. ``made``:
-        whether ``then`` made them; else they are input.
+        ``own``: options of single tasks, by offset. ``traits``: the priority and groups of each, in a gated run. ``known``:
+        offsets of tasks that ``recall`` will settle, so they do not become ready. ``made``: whether ``then`` made them.
         """
         first, end = self.admitted, self.admitted + len(items)
         self._items.admit(items)
