@@ -84,7 +84,7 @@ class ProcessEngine:
         )
         lane.folds = job.folds
         port = ProcessPort(self, self._supervisor, lane, job)
-        port.sent = took, len(packed)
+        port.job_cost = took, len(packed)
         if self.reloads is not None and self.reloads.look():
             self._supervisor.ask(self._supervisor.pool.renew)
         return port
@@ -119,7 +119,7 @@ class ProcessPort(Port):
 
     failure: Exception | None = None
     fate = "worker_died"
-    sent = (0.0, 0)
+    job_cost = (0.0, 0)
     """Seconds that packing the job took, and its length in bytes."""
 
     def __init__(self, engine: ProcessEngine, supervisor: Supervisor, lane: Lane, job: Job) -> None:
@@ -275,7 +275,7 @@ class ProcessPort(Port):
     def measure(self, facts: Facts) -> None:
         """Note the seconds that this process spent on packing and unpacking, and the size of the job."""
         facts.travel_seconds = self._seconds
-        facts.job_seconds, facts.job_bytes = self.sent
+        facts.job_seconds, facts.job_bytes = self.job_cost
 
     def wake(self) -> None:
         """Make ``wait`` return soon; takes no lock, so that a signal handler may call it."""

@@ -1,6 +1,7 @@
 """A worker process as the supervisor sees it: what it was given, what it has committed, how it ends.
 
-Only the supervisor's thread calls the methods. None of them blocks, and none runs the user's code.
+Only the supervisor's thread calls the methods. None of them blocks, and none runs the user's code. The states that a worker
+goes through, by which attributes each is known, and what begins and ends it: docs/design/process-engine.md.
 """
 
 from __future__ import annotations
