@@ -52,7 +52,7 @@ def unfit_initializer(
     """The error of an initializer whose pickling, with its arguments, has raised ``error``."""
     parts = {"initializer": initializer, **numbered("initargs", initargs)}
     cure = "create it inside the initializer, as a global that the program itself does not set"
-    return _unfit(_find(parts, error) or ("initializer with its initargs", initializer, error), error, cure)
+    return _unfit(_find(parts) or ("initializer with its initargs", initializer, error), error, cure)
 
 
 def _unfit(found: Found, error: Exception, cure: str = INSIDE) -> TypeError:
@@ -116,10 +116,10 @@ def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
 def find_culprit(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException) -> Found:
     """The part of a call that cannot be pickled; ``error`` is what pickling the whole call has raised."""
     parts = {"fn": fn, **given(args, kwargs)}
-    return _find(parts, error) or ("fn with its args and kwargs", fn, error)
+    return _find(parts) or ("fn with its args and kwargs", fn, error)
 
 
-def _find(parts: Mapping[str, object], error: BaseException) -> Found | None:
+def _find(parts: Mapping[str, object]) -> Found | None:
     for name, part in parts.items():
         cause = flaw_of(part)
         if cause is not None:
