@@ -1258,7 +1258,7 @@ def test_the_end_of_a_run_waits_once_for_all_that_the_system_does_not_let_end(mo
         port = engine.open(Job(time.sleep))
         port.start([(index, 1, 60, None) for index in range(4)])
         wait_until(lambda: 4 == len(port.running()))
-        monkeypatch.setattr("parallelkit._executors._processes.PATIENCE", 0.5 * scale)
+        monkeypatch.setattr("parallelkit._executors._process._endings.PATIENCE", 0.5 * scale)
         monkeypatch.setattr(Worker, "kill", lambda worker, why: None)
         began = time.monotonic()
         port.close()

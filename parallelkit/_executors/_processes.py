@@ -12,8 +12,8 @@ from typing import Any
 from parallelkit._collector import without_collector
 from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket
 from parallelkit._executors._process._decode import Decoding, decode_lost
+from parallelkit._executors._process._endings import await_ends
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._killing import PATIENCE
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
 from parallelkit._executors._process._pace import Paces
 from parallelkit._executors._process._packing import Packer, Packing, all_atoms, taken_by
@@ -295,6 +295,4 @@ class ProcessPort(Port):
         else:  # no worker holds anything of this run: there is nothing to wait for
             self._supervisor.post(drop, at_once=isinstance(self._lane.job, File))
         self._withdrawn = True  # only now: if a signal handler raised above, the next call does it again
-        deadline = monotonic() + PATIENCE
-        for worker in victims:
-            worker.gone.wait(max(0.0, deadline - monotonic()))
+        await_ends(victims)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._wire import Order, Report, pack_lost, pack_record, pack_span
+from parallelkit._executors._process._endings import await_ends
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK
 from parallelkit._executors._process._lane import Lane, Lost, Record, Span
@@ -258,8 +259,7 @@ class WorkerRun:
         victims = self.supervisor.ask(lambda: self.supervisor.pool.drop(self._lane))
         for pending in list(self._pendings.values()):
             pending.over.set()
-        for worker in victims:
-            worker.gone.wait(5.0)
+        await_ends(victims)
 
 
 def _uncover(worker: Worker, lane: Lane, now: float) -> None:

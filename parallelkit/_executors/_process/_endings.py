@@ -8,7 +8,7 @@ from math import inf
 
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
-from parallelkit._executors._process._killing import ask
+from parallelkit._executors._process._killing import PATIENCE, ask
 from parallelkit._executors._process._lane import Lost, Why
 from parallelkit._system import monotonic
 
@@ -82,6 +82,13 @@ def end_all(workers: Iterable[Worker]) -> None:
         worker.reap()
         if not worker.gone.is_set():
             close(worker)
+
+
+def await_ends(workers: Iterable[Worker]) -> None:
+    """In another thread than the supervisor's: wait until these workers, which were killed, are settled."""
+    deadline = monotonic() + PATIENCE
+    for worker in workers:
+        worker.gone.wait(max(0.0, deadline - monotonic()))
 
 
 def close(worker: Worker) -> None:
