@@ -13,6 +13,8 @@ from parallelkit._numbers import as_whole, check_count
 from parallelkit._raised import traceback_of
 from parallelkit._world import the_world
 
+FREE_RETRIES = 10  # of a run, allowed by any budget
+
 On: TypeAlias = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from parallelkit._executors._contract import Engine, OwnExecutor
-from parallelkit._executors._width import outer_width, usable_cpus
+from parallelkit._executors._width import outer_width, usable_cpus, usual_threads
 from parallelkit._world import the_world
 
 
@@ -62,7 +62,7 @@ def timeout_of(executor: Any) -> float | None:
 
 def default_threads() -> int:
     """``min(32, cpus + 4)``, divided by the width of the runs that enclose this one."""
-    return max(1, min(32, usable_cpus() + 4) // outer_width())
+    return max(1, usual_threads(usable_cpus()) // outer_width())
 
 
 def default_processes() -> int:

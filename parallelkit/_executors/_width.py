@@ -43,6 +43,11 @@ def outer_width() -> int:
     return prod(_widths.get().values()) * _channel.outer_width()
 
 
+def usual_threads(cpus: int) -> int:
+    """The width of a run in threads that nobody chose, outside of any other run: that of the standard pool."""
+    return min(32, cpus + 4)
+
+
 def usable_cpus() -> int:
     """The number of cpus that this process may use, by its affinity and the quota of its cgroup (Linux)."""
     global _quota

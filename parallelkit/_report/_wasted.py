@@ -9,6 +9,7 @@ from pathlib import PurePath
 from parallelkit._died import WorkerDied
 from parallelkit._errors import TaskTimeout
 from parallelkit._lost import Lost, is_a
+from parallelkit._policies import FREE_RETRIES
 from parallelkit._report._estimates import Advice, fetches, of_the_run
 from parallelkit._report._failures import kinds_of_failure
 from parallelkit._report._format import count, percent, seconds
@@ -29,7 +30,7 @@ def retry_storm(run: Survey) -> Advice | None:
         return None
     wasted = sum(spent(lost) for _, lost in run.ledger.tried)
     kind = max(kinds_of_failure(run.ledger), key=lambda kind: kind.retried)
-    cap = max(10, round(BUDGET * (summary.attempts - summary.retried)))  # of the tasks that were started
+    cap = max(FREE_RETRIES, round(BUDGET * (summary.attempts - summary.retried)))  # of the tasks started
     return Advice(
         f"A retry storm: {summary.retried:,} of {summary.attempts:,} attempts failed and were retried "
         f"({percent(share)}, {seconds(wasted)} of work), mostly for {kind.text}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from parallelkit._executors._width import usual_threads
 from parallelkit._report._estimates import Advice, worthwhile
 from parallelkit._report._format import about, count
 from parallelkit._report._summary import Survey
@@ -12,14 +13,10 @@ FULL = 0.75  # share of the width from which on it is the width that holds a run
 def few_at_a_time(run: Survey) -> Advice | None:
     """Coroutines whose number at a time is the default, which is meant for threads."""
     facts, summary = run.ledger.facts, run.summary
+    usual = usual_threads(facts.cpus)
     estimate = max(summary.longest, facts.input_seconds, facts.cpu_seconds)
     saved = summary.wall - estimate
-    if (
-        not facts.coroutines
-        or facts.max_workers != usual(run)
-        or not at_width(run)
-        or not worthwhile(run, saved)
-    ):
+    if not facts.coroutines or facts.max_workers != usual or not at_width(run) or not worthwhile(run, saved):
         return None
     return Advice(
         f"Only {facts.max_workers} coroutines ran at a time, the default of max_workers, which is meant for threads.",
@@ -31,7 +28,8 @@ def few_at_a_time(run: Survey) -> Advice | None:
 
 def divided(run: Survey) -> Advice | None:
     """A run in threads within a task, whose default width is divided by that of the outer run or executor."""
-    facts, summary, alone = run.ledger.facts, run.summary, usual(run)
+    facts, summary = run.ledger.facts, run.summary
+    alone = usual_threads(facts.cpus)
     estimate = max(summary.longest, facts.input_seconds, facts.cpu_seconds, summary.busy / alone)
     saved = summary.wall - estimate
     if facts.outer == 1 or not at_width(run) or not worthwhile(run, saved):
@@ -42,11 +40,6 @@ def divided(run: Survey) -> Advice | None:
         f"max_workers={alone} would take about {about(estimate)}, if as many such runs at once do no harm.",
         saved,
     )
-
-
-def usual(run: Survey) -> int:
-    """The default width of a run in threads that is not within a task."""
-    return min(32, run.ledger.facts.cpus + 4)
 
 
 def at_width(run: Survey) -> bool:

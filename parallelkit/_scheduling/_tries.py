@@ -13,12 +13,11 @@ from parallelkit._executors._contract import Block, Ended
 from parallelkit._interrupt import UserCall
 from parallelkit._lost import Lost, is_a, uncounted
 from parallelkit._marks import UNSET
-from parallelkit._policies import Backoff, RetryPolicy, TenacityPolicy, on_text
+from parallelkit._policies import FREE_RETRIES, Backoff, RetryPolicy, TenacityPolicy, on_text
 from parallelkit._raised import add_note, describe_error, is_of_signal, tolerated
 from parallelkit._scheduling._retry_after import LONGEST, did_not_run, retry_after
 from parallelkit._tasks import Own
 
-LEAST_RETRIES = 10  # allowed by any budget
 MARKED = "parallelkit: "  # the prefix of our note on an error
 
 
@@ -159,7 +158,7 @@ class Tries:
             verdict.pause = told
         if policy is None or not has_left(policy, lost.number):
             return  # "attempt 3 of 3" in the note says why
-        if policy.budget is not None and self.retried >= max(LEAST_RETRIES, policy.budget * started):
+        if policy.budget is not None and self.retried >= max(FREE_RETRIES, policy.budget * started):
             verdict.why = not_again(f"budget of {round(policy.budget * 100, 2):g} % is spent")
             return
         try:
