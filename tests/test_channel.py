@@ -232,14 +232,17 @@ def wire_and_far(pair, ring):
     wake_up.close()
 
 
-def received(far, count, wire):
-    """Read frames as the worker does, while the parent writes on; return them and the descriptors."""
+def received(far, count, wire, files=None):
+    """Read frames as the worker does, while the parent writes on; return them. What files have goes to ``files``."""
     inbox, found = _channel.Inbox(far), []
     while len(found) < count:
         while (taken := inbox.take()) is not None:
             found.append(taken)
             if taken[2]:
-                os.close(inbox.take_fd())
+                fd = inbox.take_fd()
+                if files is not None:
+                    files.append(os.pread(fd, taken[2], 0))
+                os.close(fd)
         wire.flush()
         if len(found) < count:
             inbox.receive()
@@ -512,7 +515,7 @@ def test_a_turn_reads_what_was_promised_and_no_flood(wire_and_far, ring):
     assert [_channel.RECORD_OF_CHILD] * 2 + [_channel.WAKE] == kinds
 
 
-def test_a_batch_of_huge_integers_is_sent_in_several_frames(wire_and_far, monkeypatch):
+def test_huge_integers_are_sent_in_files(wire_and_far, monkeypatch):
     """Atoms are sent together, as many as take little time. A frame that is too long would end each worker that gets it."""
     wire, far = wire_and_far
     monkeypatch.setattr(_channel, "LONGEST", 400)
@@ -521,10 +524,11 @@ def test_a_batch_of_huge_integers_is_sent_in_several_frames(wire_and_far, monkey
         Batch(SimpleNamespace(number=3), [(n, 1, item, None) for n, item in enumerate(items)], None)
     )
     wire.flush()
-    frames = received(far, 4, wire)
+    frames = received(far, 4, wire, files := [])
     heads = [_channel.BATCH_HEAD.unpack_from(body) for _, body, _ in frames]
-    assert [(3, 1, _channel.TOGETHER)] * 4 == heads
-    assert items == [loads(body[_channel.BATCH_HEAD.size :])[0] for _, body, _ in frames]
+    assert [(3, 1, _channel.TOGETHER), (3, 1, _channel.ONE_BY_ONE)] * 2 == heads
+    assert [[1], [2]] == [loads(frames[n][1][_channel.BATCH_HEAD.size :]) for n in (0, 2)]
+    assert [1 << 2000, 1 << 2001] == list(map(loads, files))
 
 
 def test_what_nobody_will_read_is_dropped(wire_and_far):

@@ -37,8 +37,11 @@ OWN_FILE = 1 << 20  # a pickle of this many bytes or more travels in a file of i
 
 def payload_of(blob: bytes) -> bytes | File:
     """The pickle itself, or in a file if it is large."""
-    if len(blob) < OWN_FILE:
-        return blob
+    return blob if len(blob) < OWN_FILE else file_of(blob)
+
+
+def file_of(blob: bytes) -> File:
+    """The pickle in a file."""
     file = File(_channel.new_file("parallelkit-large"), len(blob))
     _channel.write_all(file.fd, blob)
     return file

@@ -16,7 +16,7 @@ from typing import Any
 from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._blocks import Buffered, ItemBlock
 from parallelkit._executors._process._lane import Batch, Columns
-from parallelkit._executors._process._payload import File
+from parallelkit._executors._process._payload import File, file_of
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._validation import check_instants, check_kinds
 from parallelkit._executors._process._words import Words
@@ -87,14 +87,16 @@ class Wire(Words):
                 self.send(_channel.frame(_channel.BATCH, head, lengths, *some))
 
     def _send_together(self, number: int, items: list[Any]) -> None:
-        """Send items as one pickle; each by itself if huge integers make it too long for a frame."""
+        """Send items as one pickle; each by itself if huge integers make it too long for a frame, such an integer in a file."""
         packed = dumps(items, 5)
-        if len(packed) > _channel.LONGEST // 2 and len(items) > 1:
+        if len(packed) <= _channel.LONGEST // 2:
+            head = _channel.BATCH_HEAD.pack(number, len(items), _channel.TOGETHER)
+            self.send(_channel.frame(_channel.BATCH, head, packed))
+        elif len(items) > 1:
             for item in items:
                 self._send_together(number, [item])
         else:
-            head = _channel.BATCH_HEAD.pack(number, len(items), _channel.TOGETHER)
-            self.send_payload(_channel.BATCH, head, packed)
+            self._send_alone(number, file_of(dumps(items[0], 5)))
 
     def _send_alone(self, number: int, payload: File | Buffered) -> None:
         if isinstance(payload, File):
