@@ -1228,6 +1228,21 @@ def test_a_submit_to_an_executor_of_processes_from_its_own_call_is_refused():
             future.result(timeout=60)
 
 
+def test_an_argument_that_raises_ctrl_c_as_it_is_pickled_fails_its_call_alone():
+    """Calls are packed in a thread of the executor, which no Ctrl-C reaches; the error says what pickling has raised."""
+
+    class Interrupting:
+        def __reduce__(self):
+            raise KeyboardInterrupt("mine")
+
+    with ProcessExecutor(1) as executor:
+        with pytest.raises(
+            TypeError, match=r"^the call of abs cannot be sent .*pickling it raised .*: mine$"
+        ):
+            executor.submit(abs, Interrupting()).result(60)
+        assert 1 == executor.submit(abs, -1).result(60)
+
+
 @both
 def test_in_a_forked_child_an_executor_says_what_to_do(make):
     """In a forked child, calls and runs on an inherited executor are refused at once, and its shutdown is harmless."""

@@ -22,7 +22,7 @@ from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._payload import OWN_FILE, Payload, payload_of
 from parallelkit._executors._process._preload import module_for, module_of_class
 from parallelkit._executors._process._reserve import fd_share, is_shortage, is_too_large, shortage
-from parallelkit._raised import is_interrupt
+from parallelkit._raised import describe_error, is_interrupt
 from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
@@ -94,7 +94,9 @@ class Packing:
             try:
                 payload = self._packed(ticket, classes)
             except BaseException as error:
-                if is_interrupt(error):
+                if (
+                    is_interrupt(error) and not self._job.shared
+                ):  # calls are packed in a thread that nobody interrupts
                     raise
                 if is_shortage(error) and ahead + len(tickets) > 0:
                     return  # there will be room when some of those have ended
@@ -163,6 +165,10 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
         told = TypeError(str(error))
     elif isinstance(error, AtImportError):
         told = error
+    elif is_interrupt(error):  # a call's own: a search for what raised it would raise it again
+        told = _faults.unpicklable(
+            f"{label} cannot be sent to a worker process: pickling it raised {describe_error(error)}", False
+        )
     else:
         message = _blame_call(label, item, error) if job.fn is None else _blame_item(label, item, error)
         told = _faults.unpicklable(message, isinstance(error, PicklingError))
