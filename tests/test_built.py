@@ -3,6 +3,7 @@
 import ctypes
 import sys
 import typing
+from abc import ABCMeta, abstractmethod
 from ctypes import BigEndianStructure, Structure, c_char, c_double, c_int, c_int16, c_ubyte
 
 import pytest
@@ -107,6 +108,30 @@ def test_between_the_metaclass_of_a_structure_and_ctypes_may_be_a_librarys(execu
     assert (3, True, "Kind") == run(
         executor, lambda x: (Point(x).x, Point.is_checked, type(Point).__name__), 3
     )
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="before, ctypes made no class by such a metaclass")
+def test_a_structure_may_be_abstract(executor):
+    """The metaclass then has bases in C that set attributes in two ways, and only that of ``ctypes`` will do."""
+
+    class Kind(ABCMeta, type(Structure)):
+        def __init__(cls, *args):
+            super().__init__(*args)
+
+        def __setattr__(cls, name, value):
+            super().__setattr__(name, value)
+
+    class Shape(Structure, metaclass=Kind):
+        @abstractmethod
+        def area(self): ...
+
+    class Square(Shape):
+        _fields_ = [("side", c_int)]  # noqa: RUF012  # as ctypes has it
+
+        def area(self):
+            return self.side**2
+
+    assert (9, True) == run(executor, lambda side: (Square(side).area(), isinstance(Square(1), Shape)), 3)
 
 
 def test_objects_of_a_structure_may_be_keys_in_its_class(executor):

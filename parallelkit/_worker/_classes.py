@@ -150,7 +150,7 @@ def _setter(cls: type) -> Callable[[type, str, Any], None]:
 
 def _in_c(metaclass: type, name: str) -> Any:
     """The first method of this name, of the metaclass and its bases, that is code in C: that of ``type``, or of ``ctypes``."""
-    methods = (getattr(kind, name) for kind in metaclass.__mro__)
+    methods = (vars(kind).get(name) for kind in metaclass.__mro__)
     return next(method for method in methods if type(method) is WrapperDescriptorType)
 
 
@@ -213,14 +213,14 @@ def _make_bare(
             for cls, hook in hooks.items():
                 _in_c(type(cls), "__setattr__")(cls, HOOK, hook)
     if ABSTRACT in vars(bare):  # as long as it lacks its methods, which may lead to objects of it
-        type.__setattr__(bare, ABSTRACT, frozenset())
+        _in_c(kind, "__setattr__")(bare, ABSTRACT, frozenset())
     return bare
 
 
 def _make_by(maker: Any, kind: type, *args: Any, **keywords: Any) -> type:
     """What the metaclass makes without code of its own, as ``maker`` makes it, which is one of its bases."""
     cls: type = maker.__new__(kind, *args, **keywords)
-    _in_c(maker, "__init__")(cls, *args, **keywords)  # what that does may be no attribute, as in ctypes
+    _in_c(kind, "__init__")(cls, *args, **keywords)  # what that does may be no attribute, as in ctypes
     return cls
 
 
