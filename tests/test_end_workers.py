@@ -99,6 +99,30 @@ def test_an_executor_without_calls_is_shut_down(name, use):
     executor.shutdown()
 
 
+@both
+def test_calls_before_there_is_a_worker_are_cancelled(name, monkeypatch):
+    """Those submitted while another thread's first call is being taken; that one is refused, and any that comes later."""
+    executor, waiting = ProcessExecutor(2), []
+    open_port, end_workers = executor._pool.open, executor._ender
+
+    def be_ended(job):
+        waiting.append(executor.submit(abs, -1))
+        getattr(executor, name)()
+        return open_port(job)
+
+    def be_used(number):
+        with pytest.raises(RuntimeError, match="shut"):
+            executor.submit(abs, -1)
+        end_workers(number)
+
+    monkeypatch.setattr(executor._pool, "open", be_ended)
+    monkeypatch.setattr(executor, "_ender", be_used)
+    with pytest.raises(RuntimeError, match="shut"):
+        executor.submit(abs, -2)
+    assert [True] == [future.cancelled() for future in waiting]
+    executor.shutdown()
+
+
 @pytest.mark.all
 @both
 def test_a_run_in_progress_is_stopped(name, tmp_path):

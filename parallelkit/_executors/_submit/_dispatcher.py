@@ -19,7 +19,7 @@ from parallelkit._executors._submit._exit import finish_at_exit, is_exiting
 from parallelkit._executors._submit._future import UNMADE, Flight, Making, PoolFuture, Request
 from parallelkit._executors._submit._opening import Opening
 from parallelkit._executors._submit._refusals import check_wait, copy_of, is_of_parent, must_not_wait, stopped
-from parallelkit._executors._submit._settling import cancel_waiting, fail, labels, log_break, tell
+from parallelkit._executors._submit._settling import cancel_waiting, fail, labels, log_break, tell, turn_away
 from parallelkit._executors._thread._lending import Lender, is_thread_of
 from parallelkit._locks import careful
 
@@ -49,7 +49,7 @@ class Dispatcher:
             raise is_of_parent(self._pid)
         if self._failure is not None:
             raise copy_of(self._failure)
-        if self._shut:
+        if self._shut or self._ended:
             raise RuntimeError(shut)
         if is_exiting():
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
@@ -132,7 +132,7 @@ class Dispatcher:
         """The port could not be opened: fail the calls submitted meanwhile; the next call tries to open it again."""
         with self._lock:
             inbox, self._inbox, self._opening = self._inbox, deque(), None
-        fail({}, inbox, error)
+        turn_away(inbox, error, self._ended)
         opening.end(error)
         if self._shut:
             self._engine.close()
@@ -143,13 +143,13 @@ class Dispatcher:
     def shut(self, cancel_futures: bool, stop: bool = False, end: Callable[[], None] | None = None) -> None:
         """Take no more calls. The dispatcher's thread ends, and closes the engine, once those it has are done.
 
-        ``stop``: it fails them at once, and their processes are killed. Threads cannot be killed, and go on.
-        ``end``: ends the workers, and the engine with them.
+        ``stop``: it fails them at once, and kills their processes; threads go on. ``end``: ends workers and engine.
         """
         if self._is_fork():
             return
         if end is not None:
-            self._ended = True
+            with self._lock:  # what was taken before is seen below, and nothing is taken after
+                self._ended = True
             cancel_waiting(self._flying, self._inbox, self._slots)
             end()
         with self._lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures._base import PENDING, RUNNING
+from functools import partial
 from typing import Any
 
 from parallelkit._executors._submit._future import Flight, PoolFuture, Request
@@ -45,6 +46,13 @@ def cancel_waiting(
     """Cancel the calls that have not begun."""
     for future in to_cancel(flying, inbox, slots):
         cancel(future)
+
+
+def turn_away(inbox: deque[Request], failure: BaseException, ended: bool) -> None:
+    """Fail the calls for which there is no port; if the engine was ``ended``, cancel them, as what no worker was to make."""
+    if ended:
+        cancel_waiting({}, inbox, 0, partial(tell, PoolFuture.cancel))
+    fail({}, inbox, failure)
 
 
 def to_cancel(flying: dict[int, Flight], inbox: deque[Request], slots: int) -> Iterator[PoolFuture[Any]]:
