@@ -53,7 +53,7 @@ from parallelkit._executors._process._culprit import advice
 from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._process._setup import _encoding
 from parallelkit._executors._processes import ProcessEngine
-from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel, _type_names
+from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel
 from parallelkit._worker._logs import HEAVY
 from parallelkit._worker._travel import describe
 
@@ -802,6 +802,9 @@ since_313 = pytest.mark.skipif(
         pytest.param(TypeVar, (int, str), {"infer_variance": True}, marks=since_312),
         pytest.param(ParamSpec, (), {"infer_variance": True}, marks=since_312),
         pytest.param(TypeVar, (), {"default": int}, marks=since_313),
+        pytest.param(TypeVar, (), {"infer_variance": True, "bound": int}, marks=since_312),
+        pytest.param(TypeVar, (), {"infer_variance": True, "bound": int, "default": bool}, marks=since_313),
+        pytest.param(TypeVar, (int, str), {"infer_variance": True, "default": str}, marks=since_313),
         pytest.param(TypeVar, (int, str), {"default": int}, marks=since_313),
         pytest.param(ParamSpec, (), {"default": [int]}, marks=since_313),
         pytest.param(TypeVarTuple, (), {"default": int}, marks=since_313),
@@ -812,8 +815,11 @@ def test_type_variables_travel(kind, kinds, options):
     made = kind("made", *kinds, **options)
     made.__module__ = "__main__"
     assert _travel.unpack(_travel.pack_by_value(made, None)) is made
-    make, (*parts, _) = _type_names.reduce_name(made)
-    copy = make(*parts, object())  # another id, which is not known here
+    tracked = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS
+    blob = _travel.pack_by_value(made, None)
+    known = tracked.pop(made)
+    del cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_ID[known]  # as where it is made anew
+    copy = _travel.unpack(blob)
     assert copy is not made
     options = "constraints", "bound", "covariant", "contravariant", "infer_variance", "default"
     for place in ("__name__", "__module__", *(f"__{option}__" for option in options)):
@@ -840,6 +846,36 @@ def test_types_that_contain_themselves_travel():
     (parameter,) = nested.__type_params__
     assert parameter | list[nested[parameter]] == nested.__value__
     assert list[even] | None == even.__value__.__args__[0].__value__
+
+
+PARAMETERS = """
+class Node[T: Node]: pass
+class Pair[T: (Left, Right)]: pass
+class Left: pass
+class Right: pass
+def work[T: Nowhere](item: T): return Node, Pair
+def either[T: (Nowhere, int)](item: T): pass
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no such syntax")
+def test_type_parameters_may_name_their_class_and_what_is_not_there():
+    """Also what is defined later, or for type checkers only; to ask for that raises a NameError, as in the script."""
+    scope = {"__name__": "__main__"}
+    exec(PARAMETERS, scope)
+    trackers = cloudpickle.cloudpickle
+    blobs = [_travel.pack(scope[name]) for name in ("work", "either")]
+    trackers._DYNAMIC_CLASS_TRACKER_BY_CLASS.clear()
+    trackers._DYNAMIC_CLASS_TRACKER_BY_ID.clear()  # as in another process
+    work, either = map(_travel.unpack, blobs)
+    node, pair = work(1)
+    assert node is not scope["Node"]
+    assert node.__type_params__[0].__bound__ is node
+    assert ["Left", "Right"] == [kind.__name__ for kind in pair.__type_params__[0].__constraints__]
+    with pytest.raises(NameError, match="Nowhere"):
+        _ = work.__annotations__["item"].__bound__
+    with pytest.raises(NameError, match="Nowhere"):
+        _ = either.__annotations__["item"].__constraints__
 
 
 @pytest.mark.parametrize("kind", [typing_extensions.ParamSpec, typing_extensions.TypeVarTuple])

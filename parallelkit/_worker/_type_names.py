@@ -66,11 +66,16 @@ def reduce_name(thing: Any) -> Any:
             None,
             _hold,
         )
+    tracker = cloudpickle._get_or_create_tracker_id(thing)
+    if type(thing).__name__ == "TypeVar" and getattr(thing, "__infer_variance__", False):
+        meanings = _meanings_of(thing)
+        kept: dict[str, Any] = {}  # they come when the variable is there, as above
+        words = {word: len(values) for word, (values, _) in meanings.items()}
+        return _make_variable, (name, words, module, tracker, kept), (kept, meanings), None, None, _keep
     meant = (
         [thing.__supertype__] if hasattr(thing, "__supertype__") else getattr(thing, "__constraints__", ())
     )
     options = {word: getattr(thing, f"__{word}__") for word in KEYWORDS[type(thing).__name__]}
-    tracker = cloudpickle._get_or_create_tracker_id(thing)
     return _make, (type(thing), (name, *meant), options, module, tracker)
 
 
@@ -122,6 +127,52 @@ def _make(kind: type, args: tuple[Any, ...], options: dict[str, Any], module: st
     made = kind(*args, **options)
     made.__module__ = module
     return cloudpickle._lookup_class_or_track(tracker, made)
+
+
+def _meanings_of(variable: Any) -> dict[str, tuple[tuple[Any, ...], Exception | None]]:
+    """What a type parameter stands for, by keyword: values, or the error of looking at it: what it names may not be there (yet)."""
+    import typing
+
+    none = None, getattr(typing, "NoDefault", None)
+    found: dict[str, tuple[tuple[Any, ...], Exception | None]] = {}
+    for word in ("bound", "constraints", "default"):
+        try:
+            value = getattr(variable, f"__{word}__", None)
+        except Exception as error:
+            found[word] = (None,), error
+        else:
+            values = value if word == "constraints" else (value,)
+            if values and values[0] not in none:
+                found[word] = values, None
+    return found
+
+
+def _make_variable(name: str, words: dict[str, int], module: str, tracker: str, kept: dict[str, Any]) -> Any:
+    """A ``TypeVar`` whose meanings will be those kept. Its class takes them at once: only a type parameter does not."""
+    from cloudpickle import cloudpickle
+
+    def recall(word: str, place: int) -> Any:
+        values, error = kept[word]
+        if error is not None:
+            raise error
+        return values[place]
+
+    later = {word: [f"recall({word!r}, {place})" for place in range(many)] for word, many in words.items()}
+    bound = later.get("bound", [""])[0]
+    if "constraints" in later:
+        bound = f"({', '.join(later['constraints'])},)"
+    default = later.get("default", [""])[0]
+    scope: dict[str, Any] = {"recall": recall}
+    exec(f"def owner[{name}{bound and ': '}{bound}{default and ' = '}{default}](): pass", scope)
+    (made,) = scope["owner"].__type_params__
+    made.__module__ = module
+    return cloudpickle._lookup_class_or_track(tracker, made)
+
+
+def _keep(variable: object, state: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Give a variable its meanings."""
+    kept, meanings = state
+    kept.update(meanings)
 
 
 def _make_alias(name: str, module: str, parameters: tuple[Any, ...], held: list[Any], qualname: str) -> Any:
