@@ -58,11 +58,13 @@ class Bar(Silent):
         import tqdm
 
         make: Any = tqdm.tqdm
-        disable: bool | None = False
-        if not notebook_without_widgets():  # in one, tqdm.auto warns, and ``disable=None`` finds no terminal
+        disable: bool | None = None
+        if notebook_without_widgets():  # in one, tqdm.auto warns, and ``disable=None`` finds no terminal
+            disable = False
+        elif self._options.get("file") in (None, sys.stderr, sys.stdout):  # a widget ignores any other
             import tqdm.auto
 
-            make, disable = tqdm.auto.tqdm, None
+            make = tqdm.auto.tqdm
         return recording_failure(make)(
             **{"total": total, "disable": disable, "unit": "task", **self._options}
         )

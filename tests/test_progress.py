@@ -182,8 +182,9 @@ def test_a_notebook_without_widgets_gets_the_text_bar(monkeypatch):
     assert "3/3" in pipe.getvalue()
 
 
-def test_a_notebook_with_widgets_gets_tqdms_choice(monkeypatch):
-    """A notebook with widgets gets what ``tqdm.auto`` chooses."""
+@pytest.mark.parametrize("file", ["none", "stderr", "another"])
+def test_a_notebook_with_widgets_gets_tqdms_choice(monkeypatch, file):
+    """A notebook with widgets gets what ``tqdm.auto`` chooses; another file than stderr gets the text bar."""
     chosen = []
 
     class Widget(tqdm.tqdm):
@@ -191,11 +192,16 @@ def test_a_notebook_with_widgets_gets_tqdms_choice(monkeypatch):
             chosen.append(True)
             super().__init__(*args, **options)
 
+    screen, log = Screen(), io.StringIO()
+    monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     monkeypatch.setattr("tqdm.auto.tqdm", Widget)
-    draw((3, 3, 0, 0))
-    assert [True] == chosen
+    bar = Bar({"none": {}, "stderr": {"file": screen}, "another": {"file": log, "disable": False}}[file])
+    bar.show(3, 3, 0, 0)
+    bar.close()
+    assert [True] * (file != "another") == chosen
+    assert "3/3" in (log.getvalue() if file == "another" else screen.last)
 
 
 # In runs
