@@ -26,7 +26,7 @@ from parallelkit._executors._cluster._sizes import Sizes
 from parallelkit._executors._cluster._wire import (
     Order,
     Report,
-    boot_id,
+    clock_id,
     pack_lost,
     pack_record,
     pack_span,
@@ -889,8 +889,8 @@ def test_what_has_begun_is_told_although_nothing_ends():
 
 def test_a_clock_of_this_machine_is_ours():
     """Times of this machine's processes are not corrected."""
-    assert boot_id()
-    assert 0.0 == Clock().shift("here", boot_id(), 5.0, 7.0)
+    assert clock_id()
+    assert 0.0 == Clock().shift("here", clock_id(), 5.0, 7.0)
 
 
 def test_another_clock_is_estimated_on_the_safe_side():

@@ -230,7 +230,7 @@ class ClientRun:
     def _hear_told(self, blob: bytes, over: Iterable[str] = ()) -> None:
         report = unseal(blob)
         latest = monotonic()
-        shift = self._clock.shift(report.host, report.boot, report.now, latest)
+        shift = self._clock.shift(report.host, report.clock, report.now, latest)
         for span in report.spans:
             self._take_span(span, shift, latest)
         for lost in report.lost:

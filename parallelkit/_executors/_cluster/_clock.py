@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parallelkit._executors._cluster._wire import boot_id
+from parallelkit._executors._cluster._wire import clock_id
 
 RENEW = 10.0  # seconds after which an estimate is renewed, because clocks drift apart
 
@@ -19,14 +19,14 @@ class Clock:
     def __init__(self) -> None:
         self._seen: dict[str, tuple[float, float, float]] = {}  # since, largest before, after
 
-    def shift(self, host: str, boot: str, packed: float, came: float) -> float:
+    def shift(self, host: str, clock: str, packed: float, came: float) -> float:
         """Return what to subtract from the instants in a message that was ``packed`` there, and ``came`` here."""
-        if boot and boot == boot_id():
+        if clock and clock == clock_id():
             return 0.0
         ahead = packed - came
-        since, before, largest = self._seen.get(host + boot, (came, ahead, ahead))
+        since, before, largest = self._seen.get(host + clock, (came, ahead, ahead))
         if came > since + RENEW:
             since, before, largest = came, largest, ahead
         largest = max(largest, ahead)
-        self._seen[host + boot] = since, before, largest
+        self._seen[host + clock] = since, before, largest
         return max(before, largest)

@@ -23,7 +23,7 @@ from parallelkit._worker._channel import BUFFERED, HEAP, LENGTH_MASK, PLACE
 
 
 @cache
-def boot_id() -> str:
+def clock_id() -> str:
     """Return a text that is the same for all processes that share a monotonic clock; empty if that is not known."""
     return "".join(map(_content, ("/proc/sys/kernel/random/boot_id", "/proc/self/timens_offsets")))
 
@@ -67,7 +67,7 @@ class Report:
     """What a guard reports about a run; instants are on its host's clock."""
 
     host: str
-    boot: str = field(default_factory=boot_id)
+    clock: str = field(default_factory=clock_id)
     now: float = 0.0  # when it was packed
     spans: list[PackedSpan] = field(default_factory=list)
     lost: list[PackedLost] = field(default_factory=list)
