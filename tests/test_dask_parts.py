@@ -27,11 +27,11 @@ from parallelkit._executors._cluster._wire import (
     Order,
     Report,
     clock_id,
-    pack_lost,
+    pack_died,
     pack_record,
     pack_span,
     unpack_columns,
-    unpack_lost,
+    unpack_died,
     unseal,
 )
 from parallelkit._executors._cluster._worker_run import Sight, WorkerRun, _uncover
@@ -39,7 +39,7 @@ from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._holding import LOOK
-from parallelkit._executors._process._lane import Batch, Broken, Columns, Lane, Lost, Record, Span, Why
+from parallelkit._executors._process._lane import Batch, Broken, Columns, Died, Lane, Record, Span, Why
 from parallelkit._executors._process._pace import Pace
 
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
@@ -651,13 +651,13 @@ def test_what_a_process_committed_comes_as_it_was_but_for_its_instants():
     assert shifted == unpack_columns(packed, 0.5, 2.25)
     assert ([0, 1], "a process on a host") == ([*array("q", packed[0])], packed[-1])
     batch = Batch(Lane(1, b"", False), order(1).tickets(), None)
-    lost = Lost(batch, 1.0, 3.0, 4321, -9, Why.ITSELF, "a process", "its stack")
+    died = Died(batch, 1.0, 3.0, 4321, -9, Why.ITSELF, "a process", "its stack")
     for shift, began, ended in ((0.0, 1.0, 3.0), (0.5, 0.5, 2.25)):
-        known = lost._replace(started=began, ended=ended, worker="a process on a host")
-        assert known == unpack_lost(pack_lost(lost, "a host"), batch, shift, 2.25)
+        known = died._replace(started=began, ended=ended, worker="a process on a host")
+        assert known == unpack_died(pack_died(died, "a host"), batch, shift, 2.25)
 
 
-@pytest.mark.parametrize("what", ["spans", "lost", "records", "begun", "unbegun"])
+@pytest.mark.parametrize("what", ["spans", "died", "records", "begun", "unbegun"])
 def test_a_report_is_sent_if_there_is_anything_in_it(what):
     """What is reported does not wait for something else, be it only that a task has logged something."""
     assert not Report("a host")

@@ -11,8 +11,8 @@ from patience import wait_until
 
 from parallelkit import ProcessExecutor, Task, TaskCancelled, WorkerDied, run_parallel
 from parallelkit._executors._process import _endings
-from parallelkit._executors._process._decode import decode_lost
-from parallelkit._executors._process._lane import Batch, Lane, Lost, Why
+from parallelkit._executors._process._decode import decode_died
+from parallelkit._executors._process._lane import Batch, Died, Lane, Why
 
 NUMBERS = {"terminate_workers": signal.SIGTERM, "kill_workers": signal.SIGKILL}
 
@@ -249,7 +249,7 @@ def test_no_worker_takes_the_place_of_those_that_end(tmp_path):
 def test_a_worker_that_had_just_ended_by_itself_was_killed_by_nobody(status, told):
     """Its end is told as that of any other, though ``kill_workers`` has come by then."""
     batch = Batch(Lane(1, b"", False), [(0, 1, None, None)], None)
-    lost = Lost(batch, 1.0, 2.0, 4321, status, Why.ASKED, "a worker", "")
-    error = decode_lost(lost, str).error
+    died = Died(batch, 1.0, 2.0, 4321, status, Why.ASKED, "a worker", "")
+    error = decode_died(died, str).error
     assert told in str(error)
     assert error.signal == {-9: 9, None: 9, 3: None, -11: 11}[status]

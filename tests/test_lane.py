@@ -16,8 +16,8 @@ from parallelkit._executors._process._lane import (
     WEIGHTY,
     Batch,
     Columns,
+    Died,
     Lane,
-    Lost,
     Record,
     Span,
     Why,
@@ -120,12 +120,12 @@ def test_a_failure_does_not_wait(kinds):
     assert is_woken(lane)
 
 
-@pytest.mark.parametrize("kind", ["lost", "record", "file"])
+@pytest.mark.parametrize("kind", ["died", "record", "file"])
 def test_a_death_a_log_record_and_a_large_value_do_not_wait(kind):
     """A death, a log record and a large value, whose memory the worker needs, wake the run at once."""
     lane = lane_with(9)
-    lost = Lost(lane.queue[0].part(0, 1), 1.0, 2.0, 1, -9, Why.ITSELF, "process 1", "")
-    event = {"lost": lost, "record": Record(b"", None), "file": span(lane, VALUE, files=[b"content"])}[kind]
+    died = Died(lane.queue[0].part(0, 1), 1.0, 2.0, 1, -9, Why.ITSELF, "process 1", "")
+    event = {"died": died, "record": Record(b"", None), "file": span(lane, VALUE, files=[b"content"])}[kind]
     wait_at(lane)
     lane.post(event)
     lane.tell(NOW, WORKERS)

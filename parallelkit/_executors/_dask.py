@@ -14,8 +14,8 @@ from parallelkit._executors._cluster._in_flight import Vanished
 from parallelkit._executors._contract import Block, Ended, Job
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._culprit import pack_job
-from parallelkit._executors._process._decode import decode_lost
-from parallelkit._executors._process._lane import Lane, Lost, Record, Span
+from parallelkit._executors._process._decode import decode_died
+from parallelkit._executors._process._lane import Died, Lane, Record, Span
 from parallelkit._executors._process._packing import Packing, taken_by
 from parallelkit._executors._processes import ProcessPort
 from parallelkit._worker._editions import Editions
@@ -79,11 +79,11 @@ class DaskPort(ProcessPort):
     def _new_packing(self, width: Callable[[], int]) -> Packing:
         return Packing(width, pack_for_afar, self._job)
 
-    def _open(self, event: Span | Lost | Record | Vanished) -> tuple[list[Block | Ended], tuple[int, int]]:
+    def _open(self, event: Span | Died | Record | Vanished) -> tuple[list[Block | Ended], tuple[int, int]]:
         if isinstance(event, Vanished):
             return [_vanished(event)], taken_by(event.batch)
-        if isinstance(event, Lost):
-            ended = decode_lost(event, self._job.label)
+        if isinstance(event, Died):
+            ended = decode_died(event, self._job.label)
             host = event.worker.rpartition(" on ")[2]
             ended.error.args = (f"{ended.error.args[0]} on {host}", *ended.error.args[1:])
             return [ended], taken_by(event.batch)

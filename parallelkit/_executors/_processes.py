@@ -11,10 +11,10 @@ from typing import Any
 
 from parallelkit._collector import without_collector
 from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket
-from parallelkit._executors._process._decode import Decoding, decode_lost
+from parallelkit._executors._process._decode import Decoding, decode_died
 from parallelkit._executors._process._endings import await_ends
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._lane import Batch, Broken, Lane, Lost, Record, Span
+from parallelkit._executors._process._lane import Batch, Broken, Died, Lane, Record, Span
 from parallelkit._executors._process._pace import Paces
 from parallelkit._executors._process._packing import Packer, Packing, all_atoms, taken_by
 from parallelkit._executors._process._payload import File, Payload
@@ -226,14 +226,14 @@ class ProcessPort(Port):
         lane = self._lane
         return lane.events or self._woken or lane.broken is not None or self._supervisor.pool.has_left(lane)
 
-    def _open(self, event: Span | Lost | Record) -> tuple[list[Block | Ended], tuple[int, int]]:
+    def _open(self, event: Span | Died | Record) -> tuple[list[Block | Ended], tuple[int, int]]:
         """The outcomes in an event, and how many bytes and descriptors their packed items took."""
         if isinstance(event, Record):
             self._lane.logged += event.size
             handle(event)
             return [], (0, 0)
-        if isinstance(event, Lost):
-            return [decode_lost(event, self._job.label)], taken_by(event.batch)
+        if isinstance(event, Died):
+            return [decode_died(event, self._job.label)], taken_by(event.batch)
         began = monotonic()
         with self._job.guard() if event.columns.heap or event.columns.files else nullcontext():
             ended = self._finish(event)

@@ -51,8 +51,8 @@ def mutant(name: str, file: str, old: str, new: str, *tests: str) -> Mutant:
 ENDINGS = "_executors/_process/_endings.py"
 BLAME_ALL = """for rest in worker.cut_off(worker.done + (began_at is not None)):
         for at in range(len(rest.tickets)):
-            lost = (rest.part(at, at + 1), now, now, worker.pid, status, why_of(worker), worker.label)
-            rest.lane.post(Lost(*lost, ""))"""
+            died = (rest.part(at, at + 1), now, now, worker.pid, status, why_of(worker), worker.label)
+            rest.lane.post(Died(*died, ""))"""
 REQUEUE = "requeue(worker.cut_off(worker.done + (began_at is not None)))"
 
 MUTANTS = [

@@ -25,7 +25,7 @@ from parallelkit._executors._cluster._wire import (
     Report,
     broker_name,
     unpack_columns,
-    unpack_lost,
+    unpack_died,
     unseal,
     versions,
 )
@@ -233,8 +233,8 @@ class ClientRun:
         shift = self._clock.shift(report.host, report.clock, report.now, latest)
         for span in report.spans:
             self._take_span(span, shift, latest)
-        for lost in report.lost:
-            self._lane.post(unpack_lost(lost, self._in_flight.land([lost[0]]), shift, latest))
+        for died in report.died:
+            self._lane.post(unpack_died(died, self._in_flight.land([died[0]]), shift, latest))
         for record in report.records:
             self._lane.post(Record(*record))
         for index, started, label in report.begun:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._arrivals import OUTSIDE, Content
-from parallelkit._executors._process._lane import Columns, Lost, Record, Span, Why
+from parallelkit._executors._process._lane import Columns, Died, Record, Span, Why
 from parallelkit._system import monotonic, read
 from parallelkit._worker._channel import BUFFERED, HEAP, LENGTH_MASK, PLACE
 
@@ -38,7 +38,7 @@ def _content(path: str) -> str:
 PackedSpan = tuple[
     bytes, bytes, bytes, bytes, bytes, bytes, int, list[bytes | OSError], bytes, list[bytes], str
 ]
-PackedLost = tuple[int, float, float, int, int | None, str, str, str]
+PackedDied = tuple[int, float, float, int, int | None, str, str, str]
 
 
 class Order(NamedTuple):
@@ -70,7 +70,7 @@ class Report:
     clock: str = field(default_factory=clock_id)
     now: float = 0.0  # when it was packed
     spans: list[PackedSpan] = field(default_factory=list)
-    lost: list[PackedLost] = field(default_factory=list)
+    died: list[PackedDied] = field(default_factory=list)
     records: list[tuple[bytes, Ticket | None]] = field(default_factory=list)
     begun: list[tuple[int, float, str]] = field(default_factory=list)
     unbegun: list[int] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Report:
     broken: str | None = None  # why nothing can run on this worker any more
 
     def __bool__(self) -> bool:
-        return bool(self.spans or self.lost or self.records or self.begun or self.unbegun)
+        return bool(self.spans or self.died or self.records or self.begun or self.unbegun)
 
     def seal(self) -> bytes:
         self.now = monotonic()
@@ -158,16 +158,16 @@ def _files(kinds: bytes, flat: list[bytes | OSError]) -> list[Content]:
     return files
 
 
-def pack_lost(lost: Lost, host: str) -> PackedLost:
-    index = lost.batch.tickets[0][0]
-    label = f"{lost.worker} on {host}"
-    return index, lost.started, lost.ended, lost.pid, lost.status, lost.why.name, label, lost.stack
+def pack_died(died: Died, host: str) -> PackedDied:
+    index = died.batch.tickets[0][0]
+    label = f"{died.worker} on {host}"
+    return index, died.started, died.ended, died.pid, died.status, died.why.name, label, died.stack
 
 
-def unpack_lost(packed: PackedLost, batch: Any, shift: float, latest: float) -> Lost:
+def unpack_died(packed: PackedDied, batch: Any, shift: float, latest: float) -> Died:
     _, started, ended, pid, status, why, label, stack = packed
     began, over = (min(latest, instant - shift) if shift else instant for instant in (started, ended))
-    return Lost(batch, began, over, pid, status, Why[why], label, stack)
+    return Died(batch, began, over, pid, status, Why[why], label, stack)
 
 
 def pack_record(record: Record) -> tuple[bytes, Ticket | None]:

@@ -9,11 +9,11 @@ from threading import Lock, Thread
 from typing import NamedTuple
 
 from parallelkit._executors._cluster._pending import Pending
-from parallelkit._executors._cluster._wire import Order, Report, pack_lost, pack_record, pack_span
+from parallelkit._executors._cluster._wire import Order, Report, pack_died, pack_record, pack_span
 from parallelkit._executors._process._endings import await_ends
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import LOOK
-from parallelkit._executors._process._lane import Lane, Lost, Record, Span
+from parallelkit._executors._process._lane import Died, Lane, Record, Span
 from parallelkit._executors._process._payload import Payload, payload_of
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._shared import Numbers
@@ -148,13 +148,13 @@ class WorkerRun:
             self._accept(events.popleft())
         return changed
 
-    def _accept(self, event: Span | Lost | Record) -> None:
+    def _accept(self, event: Span | Died | Record) -> None:
         host = self._report.host
         if isinstance(event, Record):
             self._report.records.append(pack_record(event))
             return
-        if isinstance(event, Lost):
-            self._report.lost.append(pack_lost(event, host))
+        if isinstance(event, Died):
+            self._report.died.append(pack_died(event, host))
         else:
             self._report.spans.append(pack_span(event, host))
         self._settle([ticket[0] for ticket in event.batch.tickets])

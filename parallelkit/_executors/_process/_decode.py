@@ -13,7 +13,7 @@ from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out
 from parallelkit._executors._process._blocks import load_leased
 from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._killing import PATIENCE
-from parallelkit._executors._process._lane import Columns, Lost, Span, Why
+from parallelkit._executors._process._lane import Columns, Died, Span, Why
 from parallelkit._executors._process._reserve import is_shortage, shortage
 from parallelkit._executors._tickets import indices_of
 from parallelkit._lost import note_where
@@ -255,32 +255,32 @@ def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
     return blobs
 
 
-def decode_lost(lost: Lost, label: Label) -> Ended:
+def decode_died(died: Died, label: Label) -> Ended:
     """The failure of an attempt whose worker ended during it."""
-    index, _, _, timeout = lost.batch.tickets[0]
+    index, _, _, timeout = died.batch.tickets[0]
     error: Exception
-    if lost.why in (Why.OVERDUE, Why.UNENDED):
+    if died.why in (Why.OVERDUE, Why.UNENDED):
         assert timeout is not None, "only what has a timeout is overdue"
-        unended = lost.why is Why.UNENDED
+        unended = died.why is Why.UNENDED
         how = "its process was killed" + STILL_THERE * unended
         error = timed_out(label(index), timeout, how, killed=True, abandoned=unended)
-    elif lost.why is Why.UNLOADED:
-        error = unloaded(label(index), lost.ended - lost.started)
+    elif died.why is Why.UNLOADED:
+        error = unloaded(label(index), died.ended - died.started)
     else:
-        error = _death(lost)
-    stack = as_stack(lost.stack)
-    return Ended(index, note_where(error, stack), "", lost.started, lost.ended, lost.worker, stack)
+        error = _death(died)
+    stack = as_stack(died.stack)
+    return Ended(index, note_where(error, stack), "", died.started, died.ended, died.worker, stack)
 
 
-def _death(lost: Lost) -> Exception:
+def _death(died: Died) -> Exception:
     from parallelkit._died import WorkerDied
 
-    if lost.why is Why.GARBAGE:
-        return WorkerDied(f"worker process {lost.pid} overwrote its channel to the parent", pid=lost.pid)
-    if lost.why is Why.ASKED and lost.status in (None, -SIGKILL):  # else it ended just before
+    if died.why is Why.GARBAGE:
+        return WorkerDied(f"worker process {died.pid} overwrote its channel to the parent", pid=died.pid)
+    if died.why is Why.ASKED and died.status in (None, -SIGKILL):  # else it ended just before
         how = "was killed by kill_workers(), or terminate_workers() had not ended it"
-        return WorkerDied(f"worker process {lost.pid} {how}", signal=SIGKILL, pid=lost.pid)
-    return death_of(lost.pid, lost.status)
+        return WorkerDied(f"worker process {died.pid} {how}", signal=SIGKILL, pid=died.pid)
+    return death_of(died.pid, died.status)
 
 
 def death_of(pid: int, status: int | None) -> Exception:

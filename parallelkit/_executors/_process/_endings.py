@@ -9,7 +9,7 @@ from math import inf
 from parallelkit._executors._process._handle import Worker
 from parallelkit._executors._process._holding import requeue
 from parallelkit._executors._process._killing import PATIENCE, ask
-from parallelkit._executors._process._lane import Lost, Why
+from parallelkit._executors._process._lane import Died, Why
 from parallelkit._system import monotonic
 
 GRACE = 5.0  # seconds that a worker has to end by SIGTERM, which its task may handle or ignore
@@ -67,8 +67,8 @@ def settle(worker: Worker, status: int | None, now: float) -> bool:
     began_at = worker.blamed_since(now)
     if began_at is not None:
         batch = worker.batches[0]
-        lost = (batch.part(0, 1), began_at, now, worker.pid, status, worker.why, worker.label)
-        batch.lane.post(Lost(*lost, worker.wire.last_stack()))
+        died = (batch.part(0, 1), began_at, now, worker.pid, status, worker.why, worker.label)
+        batch.lane.post(Died(*died, worker.wire.last_stack()))
     requeue(worker.cut_off(worker.done + (began_at is not None)))
     return began_at is not None
 

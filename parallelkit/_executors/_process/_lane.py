@@ -122,7 +122,7 @@ class Why(Enum):
     """By ``kill_workers``, or ``terminate_workers`` had not ended it."""
 
 
-class Lost(NamedTuple):
+class Died(NamedTuple):
     """An attempt whose worker ended during it; ``status`` is that of subprocess, or None if it is not known."""
 
     batch: Batch
@@ -155,7 +155,7 @@ class Broken(NamedTuple):
     cause: BaseException | None = None
 
 
-Event: TypeAlias = Span | Lost | Record
+Event: TypeAlias = Span | Died | Record
 
 
 class Lane:

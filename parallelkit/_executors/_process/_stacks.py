@@ -67,7 +67,7 @@ def _ask(workers: list[Worker]) -> dict[int, Worker]:
 
 
 def _told(asked: dict[int, Worker]) -> dict[int, str]:
-    """The stacks written so far; not of workers that have ended, whose ``Lost`` events bring theirs."""
+    """The stacks written so far; not of workers that have ended, whose ``Died`` events bring theirs."""
     return {
         index: worker.wire.last_stack()
         for index, worker in asked.items()
