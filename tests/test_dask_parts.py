@@ -39,7 +39,7 @@ from parallelkit._executors._contract import Job
 from parallelkit._executors._dask import DaskPort
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._holding import LOOK
-from parallelkit._executors._process._lane import Batch, Broken, Columns, Died, Lane, Record, Span, Why
+from parallelkit._executors._process._lane import Batch, Broken, Died, Lane, RawColumns, Record, Span, Why
 from parallelkit._executors._process._pace import Pace
 
 HERE, THERE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
@@ -642,7 +642,7 @@ def test_a_guard_that_closes_ends_a_run_that_is_being_made(monkeypatch):
 def test_what_a_process_committed_comes_as_it_was_but_for_its_instants():
     """Results travel as the process wrote them, with the keys and classes to which they refer; instants are put on this machine's clock."""
     began, ended = array("d", [1.0, 2.0]), array("d", [2.0, 3.0])
-    columns = Columns(began, ended, b"kinds", b"words", b"heap", 3, [], b"keys", [b"a class"])
+    columns = RawColumns(began, ended, b"kinds", b"words", b"heap", 3, [], b"keys", [b"a class"])
     packed = pack_span(
         Span(Batch(Lane(1, b"", False), order(1, 2).tickets(), None), columns, "a process"), "a host"
     )

@@ -16,7 +16,7 @@ from parallelkit import run_parallel
 from parallelkit._executors._process import _decode
 from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._decode import Decoding
-from parallelkit._executors._process._lane import Batch, Columns, Lane, Span
+from parallelkit._executors._process._lane import Batch, Lane, RawColumns, Span
 from parallelkit._worker._channel import (
     DICT,
     HEAP,
@@ -325,7 +325,7 @@ def columns_of(pickles, keys, start=0):
         at += len(pickle)
     instants = array("d", range(len(pickles)))
     kinds = bytes([DICT]) * len(pickles)
-    return Columns(instants, instants, kinds, words.tobytes(), b"".join(pickles), start, [], keys)
+    return RawColumns(instants, instants, kinds, words.tobytes(), b"".join(pickles), start, [], keys)
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from parallelkit._executors._process._lane import (
     UNSEEN,
     WEIGHTY,
     Batch,
-    Columns,
     Died,
     Lane,
+    RawColumns,
     Record,
     Span,
     Why,
@@ -42,7 +42,7 @@ def lane_with(queued, patient=True, folds=False):
 def span(lane, *kinds, files=(), size=0):
     instants = array("d", range(len(kinds)))
     heap = bytes(size or kinds.count(VALUE))
-    columns = Columns(instants, instants, bytes(kinds), b"", heap, 0, list(files), b"")
+    columns = RawColumns(instants, instants, bytes(kinds), b"", heap, 0, list(files), b"")
     return Span(lane.queue[0].part(0, len(kinds)), columns, "process 1")
 
 

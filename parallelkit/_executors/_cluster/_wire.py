@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._arrivals import OUTSIDE, Content
-from parallelkit._executors._process._lane import Columns, Died, Record, Span, Why
+from parallelkit._executors._process._lane import Died, RawColumns, Record, Span, Why
 from parallelkit._system import monotonic, read
 from parallelkit._worker._channel import BUFFERED, HEAP, LENGTH_MASK, PLACE
 
@@ -108,7 +108,7 @@ def pack_span(span: Span, host: str) -> PackedSpan:
     )
 
 
-def _flat_files(columns: Columns) -> list[bytes | OSError]:
+def _flat_files(columns: RawColumns) -> list[bytes | OSError]:
     """Copy the results that lie outside of the ring: of a shared block only the part used, of a lost one its error."""
     words, files = array("q", columns.words), []
     outside = [at for at, kind in enumerate(columns.kinds) if kind in OUTSIDE]
@@ -123,10 +123,10 @@ def _flat_files(columns: Columns) -> list[bytes | OSError]:
     return files
 
 
-def unpack_columns(packed: PackedSpan, shift: float, latest: float) -> Columns:
+def unpack_columns(packed: PackedSpan, shift: float, latest: float) -> RawColumns:
     """Return the columns, with their instants converted to this machine's clock."""
     _, started, ended, kinds, words, heap, heap_from, flat, keys, classes, _ = packed
-    return Columns(
+    return RawColumns(
         _shifted(started, shift, latest),
         _shifted(ended, shift, latest),
         kinds,

@@ -13,7 +13,7 @@ from parallelkit._executors._contract import Block, Ended, PlainBlock, timed_out
 from parallelkit._executors._process._blocks import load_leased
 from parallelkit._executors._process._crash_stack import as_stack
 from parallelkit._executors._process._killing import PATIENCE
-from parallelkit._executors._process._lane import Columns, Died, Span, Why
+from parallelkit._executors._process._lane import Died, RawColumns, Span, Why
 from parallelkit._executors._process._reserve import is_shortage, shortage
 from parallelkit._executors._tickets import indices_of
 from parallelkit._lost import note_where
@@ -198,7 +198,7 @@ def _calls_code(blob: Any) -> bool:
     return isinstance(blob, tuple) or blob.find(b"\x93") >= 0
 
 
-def _uniform_values(columns: Columns) -> list[Any] | None:
+def _uniform_values(columns: RawColumns) -> list[Any] | None:
     """The values, if all are None, numbers of one type or small dicts: these are read together, not cell by cell. Else None."""
     kinds = columns.kinds
     first = kinds[0]
@@ -213,7 +213,7 @@ def _uniform_values(columns: Columns) -> list[Any] | None:
     return array("q" if first == INT else "d", columns.words).tolist()
 
 
-def _dicts(columns: Columns) -> list[Any] | None:
+def _dicts(columns: RawColumns) -> list[Any] | None:
     """All small dicts, read by one call; None if that fails, so that they are read one by one to find the bad one."""
     words = array("I", columns.words)
     lengths, places = words[::2], words[1::2]
@@ -234,13 +234,13 @@ def _dicts(columns: Columns) -> list[Any] | None:
     return values if len(values) == len(lengths) else None
 
 
-def _start(columns: Columns, place: int) -> int:
+def _start(columns: RawColumns, place: int) -> int:
     """Translate a place in the circular heap to an offset in the span's copy of it."""
     start = place - columns.heap_from
     return start if start >= 0 else start + HEAP  # after the heap has wrapped around
 
 
-def _blobs(columns: Columns, words: array[int]) -> dict[int, Any]:
+def _blobs(columns: RawColumns, words: array[int]) -> dict[int, Any]:
     """The pickles by their index in the span, from the copy of the heap and from files."""
     heap, files = columns.heap, iter(columns.files)
     blobs: dict[int, Any] = {}

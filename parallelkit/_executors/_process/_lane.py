@@ -69,7 +69,7 @@ class Batch(NamedTuple):
         return sum(map(len, self.payloads)) if self.payloads is not None else 0
 
 
-class Columns(NamedTuple):
+class RawColumns(NamedTuple):
     """The results of consecutive slots, as they lie in the ring."""
 
     started: array[float]
@@ -89,7 +89,7 @@ class Span(NamedTuple):
     """Attempts that were committed, in the ring's own columns; the run's thread unpickles them."""
 
     batch: Batch
-    columns: Columns
+    columns: RawColumns
     worker: str
 
     def may_wait(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._blocks import Buffered, ItemBlock
-from parallelkit._executors._process._lane import Batch, Columns
+from parallelkit._executors._process._lane import Batch, RawColumns
 from parallelkit._executors._process._payload import File, file_of
 from parallelkit._executors._process._reserve import Reserve
 from parallelkit._executors._process._validation import check_instants, check_kinds
@@ -211,7 +211,7 @@ class Wire(Words):
         starts, ends, last = self.ring.starts, self.ring.ends, self._last_slot
         return bool(starts[last] == self._last_start and ends[last] == self.last_end)
 
-    def take(self, slot: int, count: int, each: bool) -> Columns:
+    def take(self, slot: int, count: int, each: bool) -> RawColumns:
         """Copy the results of these slots, and free their room in the heap; ``each``: check the times of every attempt."""
         ring, end = self.ring, slot + count
         kinds = bytes(ring.kinds[slot:end])
@@ -222,20 +222,22 @@ class Wire(Words):
         if kinds.strip(b"\0"):
             columns = self._take_things(slot, end, started, ended, kinds)
         else:  # nothing but None
-            columns = Columns(started, ended, kinds, b"", b"", 0, [], b"")
+            columns = RawColumns(started, ended, kinds, b"", b"", 0, [], b"")
         # Only now: if a result makes no sense, the first of these attempts is the one that had begun and is not taken.
         self._last_slot, self._last_start, self.last_end = end - 1, started[-1], ended[-1]
         return columns
 
     def _take_things(
         self, slot: int, end: int, started: array[float], ended: array[float], kinds: bytes
-    ) -> Columns:
+    ) -> RawColumns:
         ring, arrivals, heap_from = self.ring, self.arrivals, self._heap_tail
         words = ring.words[slot:end].tobytes()
         last = max(map(kinds.rfind, _IN_HEAP))
         heap = self._take_heap(ring.words[slot + last]) if last >= 0 else b""
         files = arrivals.take(slot, kinds, ring.words[slot:end])
-        return Columns(started, ended, kinds, words, heap, heap_from, files, arrivals.keys, arrivals.classes)
+        return RawColumns(
+            started, ended, kinds, words, heap, heap_from, files, arrivals.keys, arrivals.classes
+        )
 
     def _take_heap(self, last: int) -> bytes:
         """Copy the pickles up to the last, which lie one after another in the circular heap, and free their room."""
