@@ -1539,7 +1539,7 @@ def test_engine_inside_a_worker(engine):
 
 def use_own_engine(number):
     from parallelkit._executors._processes import ProcessEngine
-    from parallelkit._worker._channel import outer_width
+    from parallelkit._worker._channel import inherited_width
 
     sys.path.insert(0, os.path.dirname(far.__file__))
     own = ProcessEngine(2)
@@ -1547,7 +1547,7 @@ def use_own_engine(number):
         seen = drive(own, lambda item: item * item, range(number))
     finally:
         own.close()
-    return [seen.values[index] for index in range(number)], outer_width()
+    return [seen.values[index] for index in range(number)], inherited_width()
 
 
 def test_ended_entry_is_complete(engine):

@@ -40,7 +40,7 @@ def outer_width() -> int:
     """The product of the widths of all engines whose tasks enclose this code; 1 outside any task."""
     from parallelkit._worker import _channel
 
-    return prod(_widths.get().values()) * _channel.outer_width()
+    return prod(_widths.get().values()) * _channel.inherited_width()
 
 
 def usual_threads(cpus: int) -> int:

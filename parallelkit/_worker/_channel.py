@@ -275,20 +275,20 @@ class Inbox:
                 os.close(fd)
 
 
-_outer_width = 0
+_inherited_width = 0
 
 
 def is_worker() -> bool:
     """Whether this process is a worker."""
-    return _outer_width > 0
+    return _inherited_width > 0
 
 
-def outer_width() -> int:
+def inherited_width() -> int:
     """The product of the widths of all engines that this worker runs in; 1 outside a worker."""
-    return _outer_width or 1
+    return _inherited_width or 1
 
 
-def set_outer_width(width: int) -> None:
+def set_inherited_width(width: int) -> None:
     """Called once in a worker, with what its parent tells it."""
-    global _outer_width
-    _outer_width = width
+    global _inherited_width
+    _inherited_width = width

@@ -136,7 +136,7 @@ class _Worker:
         return file
 
     def _set_up(self, setup: dict[str, Any]) -> bool:
-        _channel.set_outer_width(setup["width"])  # first: ``site`` may run code that asks for it
+        _channel.set_inherited_width(setup["width"])  # first: ``site`` may run code that asks for it
         furnish(setup)
         self.slots = Slots(self.ring, self.outbox, setup["blocks"])
         forward_logs(self._send_record, setup)

@@ -34,7 +34,7 @@ def ask(pidfd: int, number: int) -> bool:
     return True
 
 
-def end_child(pid: int) -> None:
+def kill_child(pid: int) -> None:
     """Kill a child that nobody has been told of yet, and reap it."""
     try:
         os.kill(pid, _signal.SIGKILL)

@@ -14,7 +14,7 @@ from parallelkit._executors._process._reserve import fd_share
 from parallelkit._executors._process._search_path import modules_off, search_path
 from parallelkit._raised import tolerated
 from parallelkit._worker import _channel
-from parallelkit._worker._channel import outer_width
+from parallelkit._worker._channel import inherited_width
 from parallelkit._worker._loggers import target
 from parallelkit._worker._travel import is_plain, pack
 
@@ -90,7 +90,7 @@ def setup_frame(width: int, initializer: bool, warnings_context: Any = None) -> 
         "warnings": _warning_filters(warnings_context),
         **_logging(),
         "captured": getattr(sys.modules.get("logging"), "_warnings_showwarning", None) is not None,
-        "width": width * outer_width(),
+        "width": width * inherited_width(),
         "initializer": initializer,
         "blocks": max(2, min(32, MAPPINGS // width, fd_share() // width)),
         "authkey": _authkey(),

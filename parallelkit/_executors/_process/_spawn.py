@@ -13,12 +13,12 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from parallelkit import _worker
-from parallelkit._executors._process._killing import end_child
+from parallelkit._executors._process._killing import kill_child
 from parallelkit._executors._width import usable_cpus
 from parallelkit._locks import careful
 from parallelkit._system import environment
 from parallelkit._worker import _channel, _kernel
-from parallelkit._worker._channel import is_worker, outer_width
+from parallelkit._worker._channel import inherited_width, is_worker
 
 ENTRY = os.path.join(os.path.dirname(os.path.abspath(_worker.__file__)), "__main__.py")
 
@@ -91,7 +91,7 @@ def spawn(width: int, fork: Fork | None = None) -> Spawned:
         ours.callback(cut_lifeline, lifeline)
         fds, environ = (their_socket.fileno(), ring_fd, life), _environment(width)
         pid = _start_alone(fds, environ) if fork is None else fork(fds, environ)
-        ours.callback(end_child, pid)
+        ours.callback(kill_child, pid)
         pidfd = _kernel.pidfd_open(pid)
         our_socket.setblocking(False)
         ours.pop_all()  # all went well: keep our ends open
@@ -127,7 +127,7 @@ def start(
 
 def _environment(width: int) -> dict[str, str]:
     """The parent's environment, with the cpus shared out among the workers' numerical libraries."""
-    cpus = usable_cpus() // outer_width()
+    cpus = usable_cpus() // inherited_width()
     shares, own = dict.fromkeys(THREADS, str(max(1, cpus // width))), environment()
     if is_worker():  # its workers are to share what it was given itself
         given = dict.fromkeys(THREADS, str(max(1, cpus))).items()

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from errno import EPROTO
 from mmap import PAGESIZE
 
-from parallelkit._executors._process._killing import end_child
+from parallelkit._executors._process._killing import kill_child
 from parallelkit._executors._process._preload import is_standard, stand_ins
 from parallelkit._executors._process._spawn import cut_lifeline, new_lifeline, start
 from parallelkit._system import environment, monotonic, read
@@ -126,7 +126,7 @@ class Zygote:
         (unknown,) = BORN.unpack_from(self._born)  # the kernel writes it, whatever becomes of the zygote
         self._born.close()
         if unknown:
-            end_child(unknown)
+            kill_child(unknown)
 
 
 def inheritance() -> tuple[object, ...]:
