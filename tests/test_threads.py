@@ -727,7 +727,7 @@ def test_slots_are_lost_until_one_comes_back(engine):
     engine.loss = loss = _loss.loss_at(0.0, 1.0)
     for worker in late[:3]:
         assert loss is engine.loss
-        engine.leave(worker)
+        engine.strike_off(worker)
     assert engine.loss is None
     engine.abandoned.clear()
 
@@ -1416,13 +1416,13 @@ def test_the_processor_time_of_a_thread_without_a_slot_counts():
 
 def test_the_processor_time_of_a_thread_that_ends_counts_once(engine, monkeypatch):
     """The CPU time of a thread that is just ending is counted once."""
-    leave, told = engine.leave, []
+    strike_off, told = engine.strike_off, []
 
-    def look_and_leave(worker):
+    def look_and_strike(worker):
         told.append((engine.cpu_seconds(), time.thread_time()))
-        leave(worker)
+        strike_off(worker)
 
-    monkeypatch.setattr(engine, "leave", look_and_leave)
+    monkeypatch.setattr(engine, "strike_off", look_and_strike)
     run_all(engine, lambda size: sum(range(size)), [1_000_000])
     engine.close()
     ((counted, spent),) = told

@@ -183,7 +183,7 @@ class ThreadEngine:
             worker.thread.start()
         except BaseException as error:
             self._starts.end(worker)
-            self._registry.strike(worker)
+            self._registry.forget(worker)
             self.workers.discard(worker)  # it may run nevertheless: a signal handler may have raised
             # The system may have no more threads. Those that are there will do, unless all are held by lenders.
             if not (isinstance(error, RuntimeError) and len(self.workers) > held) or is_of_signal(error):
@@ -230,7 +230,7 @@ class ThreadEngine:
     def abandon(self, worker: ThreadWorker, claim: list[float], now: float, timeout: float | None) -> bool:
         """Give up on a thread, so that another may take its place; False if its attempt has just ended."""
         with self._lock:
-            # Under the lock, so that the thread's ``leave`` comes later: else it would count as abandoned for ever.
+            # Under the lock, so that the thread's ``strike_off`` comes later: else it would count as abandoned for ever.
             if not take_claim(claim):
                 return False
             self.workers.discard(worker)
@@ -264,7 +264,7 @@ class ThreadEngine:
             self._registry.leave(worker)
             with suppress(ValueError):
                 self.idle.remove(worker)
-        self.leave(worker)
+        self.strike_off(worker)
 
     def is_abandoned(self, worker: ThreadWorker) -> bool:
         with self._lock:
@@ -275,7 +275,7 @@ class ThreadEngine:
         for waiter in [*self.workers, *self.ports]:
             waiter.gate.force()  # type: ignore[attr-defined]  # both have one
 
-    def leave(self, worker: ThreadWorker) -> None:
+    def strike_off(self, worker: ThreadWorker) -> None:
         """Strike off a worker that is gone; if it was abandoned, it costs no slot any more."""
         with self._lock:
             self.workers.discard(worker)

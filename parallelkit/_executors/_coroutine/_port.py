@@ -281,7 +281,7 @@ class CoroutinePort(Port):
         self._flights.discard(flight)
         self._free.append(flight.worker)
         if not take_claim(flight.claim):
-            self._engine.leave(flight)  # type: ignore[arg-type]  # no thread; abandoned, it costs no slot any more
+            self._engine.strike_off(flight)  # type: ignore[arg-type]  # no thread; abandoned, it costs no slot any more
             return
         if flight.cancelled:
             timeout = overran(flight, self._label, "it was cancelled")

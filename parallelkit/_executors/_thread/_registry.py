@@ -40,7 +40,7 @@ class Registry:
         ident = get_ident()
         return any(worker.thread.ident == ident for worker in list(self._entering))
 
-    def strike(self, worker: ThreadWorker) -> bool:
+    def forget(self, worker: ThreadWorker) -> bool:
         """Take back a thread's number; False if it has none any more."""
         self._entering.discard(worker)
         number, worker.number = worker.number, None
@@ -51,7 +51,7 @@ class Registry:
 
     def leave(self, worker: ThreadWorker) -> None:
         """Called in a thread that is about to end. Idempotent."""
-        if self.strike(worker):
+        if self.forget(worker):
             self._cpu_seconds += time.thread_time()
             while self._left and not self._left[0].is_alive():  # any number of threads may have left
                 self._left.popleft()
