@@ -33,7 +33,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, make_dataclass
 from functools import cached_property, lru_cache, partial, partialmethod, singledispatch, singledispatchmethod
 from pathlib import Path
-from typing import Generic, NewType, ParamSpec, TypeVar, TypeVarTuple
+from typing import Generic, NewType, ParamSpec, TypeVar, TypeVarTuple, get_type_hints
 
 import cloudpickle
 import numpy as np
@@ -876,6 +876,18 @@ def test_type_parameters_may_name_their_class_and_what_is_not_there():
         _ = work.__annotations__["item"].__bound__
     with pytest.raises(NameError, match="Nowhere"):
         _ = either.__annotations__["item"].__constraints__
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no such syntax")
+def test_a_function_keeps_its_type_parameters():
+    """By these, annotations are evaluated that are text."""
+    scope = {"__name__": "__main__"}
+    exec("def work[T](item: 'list[T]'): pass", scope)
+    work = _travel.unpack(_travel.pack(scope["work"]))
+    (parameter,) = work.__type_params__
+    assert "T" == parameter.__name__
+    if sys.version_info >= (3, 13):
+        assert {"item": list[parameter]} == get_type_hints(work)
 
 
 @pytest.mark.parametrize("kind", [typing_extensions.ParamSpec, typing_extensions.TypeVarTuple])

@@ -131,6 +131,8 @@ def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
         "__globals__": used,
         "submodules": list(_submodules(code, [*used.values(), *captured])),
     }
+    if parameters := getattr(function, "__type_params__", ()):  # since Python 3.12
+        rest["__type_params__"] = parameters
     own = {"".join(name): value for name, value in vars(function).items()}
     # The closure is filled later: what is captured may refer to the function.
     closure = None if function.__closure__ is None else tuple(types.CellType() for _ in cells)
