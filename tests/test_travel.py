@@ -573,6 +573,8 @@ def test_a_class_that_cannot_be_pickled_is_named_with_what_in_it_cannot():
     (failure,) = run_parallel(far.give_back, [Child()], executor="processes").failures.values()
     told = r"the item of task 0 cannot be sent to a worker process: guard, which \S+Parent has, cannot be pickled .*; "
     assert re.match(told + cure, str(failure.error))
+    (failure,) = run_parallel([Child().hand_over], executor="processes").failures.values()
+    assert re.match(told.replace("the item of ", "") + cure, str(failure.error))
 
 
 def test_a_class_that_is_to_blame_as_a_whole_is_named_all_the_same():

@@ -193,9 +193,10 @@ def _blame_call(label: str, call: Call, error: BaseException) -> str:
         args = args[1:]
     name, culprit, cause = find_culprit(fn, args, kwargs, error)
     hide_inner_notes(error, cause)
+    kind = describe(culprit)
+    what = "" if kind in name else f"is {kind}, which "  # the name of an attribute has its class
     return (
-        f"{label} cannot be sent to a worker process: {name} is {describe(culprit)}, "
-        f"which cannot be pickled {advice(culprit, cause)}"
+        f"{label} cannot be sent to a worker process: {name} {what}cannot be pickled {advice(culprit, cause)}"
     )
 
 
