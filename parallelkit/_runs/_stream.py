@@ -181,14 +181,12 @@ class Stream:
         if self._driven_by(None) is None and self._loop.scheduler.open:
             self._loop.stop(reason)
         thread = self._thread
-        if thread is None:
+        if thread is None or not thread.is_alive():  # one that has yet to begin ends without driving the loop
             return
-        if thread.is_alive():
-            self._loop.unseen = unseen
-            self._loop.ask_to_stop(reason)
+        self._loop.unseen = unseen
+        self._loop.ask_to_stop(reason)
         # The garbage collector may close a stream in any thread, also in the run's own.
-        elsewhere = thread.ident not in (None, threading.get_ident())
-        if elsewhere and not sys.is_finalizing():  # else it is frozen
+        if thread.ident != threading.get_ident() and not sys.is_finalizing():  # else it is frozen
             thread.join()
 
     def rest(self) -> list[Outcome[Any, Any]]:

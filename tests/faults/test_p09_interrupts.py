@@ -824,6 +824,32 @@ def test_handler_that_raises_as_a_thread_starts(started, monkeypatch):
         run_parallel(abs, range(5), max_workers=5)
 
 
+def test_handler_that_raises_as_the_thread_of_a_stream_starts(monkeypatch):
+    """What a handler raises then propagates, also if the thread is there and has yet to say so; it ends without the run."""
+
+    class Stop(Exception):
+        pass
+
+    there, may_go_on = threading.Event(), threading.Event()
+
+    class Started(threading.Event):
+        def set(self):
+            there.set()
+            assert may_go_on.wait(GRACE)
+            super().set()
+
+        def wait(self, timeout=None):
+            assert there.wait(GRACE)
+            raise Stop
+
+    monkeypatch.setattr("parallelkit._conditions.Event", Started)
+    try:
+        with pytest.raises(Stop):
+            next(iter_parallel(abs, [1]))
+    finally:
+        may_go_on.set()
+
+
 def test_own_handler_of_sigint_is_left_alone(tmp_path):
     """A caller's own SIGINT handler stays in force: what it raises ends the run."""
     setup = RAISES.format(error="Stop()") + "signal.signal(signal.SIGINT, handler)\n"
