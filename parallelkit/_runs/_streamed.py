@@ -98,9 +98,11 @@ class Streamed:
             stream, loop = self._open(engine, opened)
             yield from self._yielded(stream, loop)
         finally:
-            # A copy in a forked process has none of the threads, and must leave the workers alone.
-            if os.getpid() == pid and not sys.is_finalizing():
-                _collector.do_freely(opened.pop_all().close)
+            try:
+                close_freely(opened, pid)
+            finally:
+                if not _collector.is_collecting():  # else a thread does it
+                    close_freely(opened, pid)  # again, in case a signal handler has raised in the first
 
     def _open(self, engine: Engine, opened: ExitStack) -> tuple[Stream, Loop]:
         """Make the stream and the loop of the run; ``opened`` gets what closes them."""
@@ -121,6 +123,8 @@ class Streamed:
         opened.callback(loop.show)
         opened.callback(port.close)  # closed before the bar is last drawn
         stream = Stream(loop, handed, queue, plan.intake, window)
+        # Twice, in case a signal handler raises in the first: the thread would wait for ever.
+        opened.callback(stream.close, "the stream was closed", unseen=True)
         opened.callback(stream.close, "the stream was closed", unseen=True)
         return stream, loop
 
@@ -167,6 +171,13 @@ class Streamed:
         if intake.error is not known and intake.error is not None:
             intake.error.results = Results(Ledger())
             raise intake.error
+
+
+def close_freely(opened: ExitStack, pid: int) -> None:
+    """Close what a stream of this process has opened, as far as that was not done before."""
+    # A copy in a forked process has none of the threads, and must leave the workers alone.
+    if os.getpid() == pid and not sys.is_finalizing():
+        _collector.do_freely(opened.close)
 
 
 class closing_in_time:  # noqa: N801  # used as a function

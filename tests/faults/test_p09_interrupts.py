@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pkgutil
 import random
 import re
 import signal
@@ -848,6 +849,30 @@ def test_handler_that_raises_as_the_thread_of_a_stream_starts(monkeypatch):
             next(iter_parallel(abs, [1]))
     finally:
         may_go_on.set()
+
+
+@pytest.mark.parametrize("step", ["_loop.Loop.ask_to_stop", "_collector.do_freely"])
+def test_handler_that_raises_as_a_stream_is_closed(step, monkeypatch):
+    """What a handler raises then propagates, and all is closed; the run's thread would wait for ever."""
+
+    class Stop(Exception):
+        pass
+
+    *path, name = f"parallelkit.{step}".split(".")
+    taken, calls = pkgutil.resolve_name(".".join(path)), []
+    take = getattr(taken, name)
+
+    def struck(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise Stop
+        take(*args)
+
+    monkeypatch.setattr(taken, name, struck)
+    stream = iter_parallel(abs, iter([1, 2]), buffersize=1)
+    next(stream)
+    with pytest.raises(Stop):
+        stream.close()
 
 
 def test_own_handler_of_sigint_is_left_alone(tmp_path):
