@@ -347,6 +347,25 @@ def test_functions_of_one_pickle_share_their_globals():
     assert 1 == scope["rate"]
 
 
+@pytest.mark.parametrize(
+    "pickled", [pack, lambda fn: pack_function(fn, BytesIO())], ids=["by cloudpickle", "of the script"]
+)
+def test_functions_of_one_pickle_share_what_they_captured(pickled):
+    """What an inner function assigns to a ``nonlocal`` variable is seen by the others, there as here, and only there."""
+    scope = {"__name__": "__main__"}
+    exec(
+        "def outer():\n total = 0\n"
+        " def add(x):\n  nonlocal total\n  total += x\n  return work\n"
+        " def work(*parts):\n  assert all(add(part) is work for part in parts)\n  return total\n"
+        " return work",
+        scope,
+    )
+    work = scope["outer"]()
+    there = unpack(pickled(work))
+    assert (6, 10) == (there(1, 2, 3), there(4))
+    assert 0 == work()
+
+
 def test_a_function_of_the_script_has_the_same_builtins():
     """A function that names ``__builtins__`` gets the module, as in a script, and not a copy of what is in it."""
     scope = {"__name__": "__main__"}

@@ -107,10 +107,11 @@ def is_importable(obj: Any) -> bool:
 def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
     """In place of cloudpickle's ``_dynamic_function_reduce``, whose result hardly differs.
 
-    ``pickler.globals_ref`` has the globals of the functions in this pickle, by their ids here. For each package that the
-    function names (``np``), cloudpickle looks through all modules that are loaded. Where there are a thousand, that takes
-    longer than all the rest, with each call that brings its function. And of the code inside the function it does not see
-    which modules within the package (``np.linalg``) that uses, nor which globals, if it is a class's.
+    ``pickler.globals_ref`` has the globals of the functions in this pickle, by their ids here, and ``pickler.cells`` what they
+    have captured: functions that share a variable (``nonlocal``) do so at the other end, too, which cloudpickle's do not. For
+    each package that the function names (``np``), cloudpickle looks through all modules that are loaded. Where there are a
+    thousand, that takes longer than all the rest, with each call that brings its function. And of the code inside the function
+    it does not see which modules within the package (``np.linalg``) that uses, nor which globals, if it is a class's.
     """
     code, variables = function.__code__, function.__globals__
     of_module = {name: variables[name] for name in OF_MODULES if name in variables}
@@ -134,8 +135,11 @@ def reduce_function(pickler: Any, function: types.FunctionType) -> Any:
     if parameters := getattr(function, "__type_params__", ()):  # since Python 3.12
         rest["__type_params__"] = parameters
     own = {"".join(name): value for name, value in vars(function).items()}
-    # The closure is filled later: what is captured may refer to the function.
-    closure = None if function.__closure__ is None else tuple(types.CellType() for _ in cells)
+    closure = None
+    if function.__closure__ is not None:
+        # An empty cell for each, filled later: what is captured may refer to the function. (Beside the cell, which keeps its id.)
+        known: dict[int, tuple[types.CellType, types.CellType]] = vars(pickler).setdefault("cells", {})
+        closure = tuple([known.setdefault(id(cell), (types.CellType(), cell))[0] for cell in cells])
     return make_function, (code, shared, closure), (own, rest), None, None, fill_function
 
 
