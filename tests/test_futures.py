@@ -1171,6 +1171,24 @@ def test_a_call_whose_wait_times_out_has_its_slot_back():
     assert 0 == lent
 
 
+def test_a_call_that_asks_without_waiting_lends_nothing():
+    """Else the call that it asks for began beside it, in an executor for one at a time."""
+    begun = threading.Event()
+
+    def ask():
+        future = executor.submit(begun.set)
+        for asked in (future.result, future.exception):
+            for timeout in (0, -1):
+                with pytest.raises(TimeoutError):
+                    asked(timeout)
+        with pytest.raises(TimeoutError):
+            next(executor.map(abs, [-1], timeout=0))
+        return executor._pool.lending, begun.is_set()
+
+    with ThreadExecutor(1) as executor:
+        assert (False, False) == executor.submit(ask).result(PATIENCE)
+
+
 def test_a_call_may_shut_another_executor_down():
     """It then waits for the calls of that one, which do not need its thread."""
     ended = []

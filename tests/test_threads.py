@@ -13,7 +13,6 @@ import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
-from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from math import inf
@@ -1073,14 +1072,20 @@ def test_who_waits_no_longer_has_its_slot_back():
         assert 1 == executor.submit(outer).result(30)
 
 
-def test_a_call_may_be_waited_for_again():
-    """A call that looks for the result of another, which has no thread, and waits for it later, does not deadlock."""
+def test_a_call_may_be_waited_for_again(monkeypatch):
+    """A call that waits for another in vain, so that this has no thread, and waits for it later, does not deadlock."""
+    given_up = threading.Event()
 
     def call():
+        port = executor._dispatcher._port
+        hurry = port.hurry
+        monkeypatch.setattr(port, "hurry", lambda index: given_up.wait(PATIENCE) and hurry(index))
         inner = executor.submit(abs, -1)
-        with suppress(TimeoutError):
-            inner.result(0)
-        wait_until(lambda: executor._dispatcher._port.urgent or inner.done())
+        wait_until(lambda: port.queue)  # handed over while no slot was lent
+        with pytest.raises(TimeoutError):
+            inner.result(1e-9)
+        given_up.set()
+        wait_until(lambda: port.urgent)
         return inner.result(PATIENCE)
 
     with ThreadExecutor(1) as executor:

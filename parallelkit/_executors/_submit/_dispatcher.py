@@ -67,7 +67,7 @@ class Dispatcher:
 
     def lend(self, future: PoolFuture[Any], timeout: float | None) -> list[float] | None:
         """Before a caller waits: if it is a task, lend its slot and return its claim (see ``Lender``). Raises RuntimeError if the wait would never end."""
-        if future.done():
+        if future.done() or (timeout is not None and timeout <= 0):  # one that only looks keeps its slot
             return None
         if self._is_fork():
             check_wait(self._pid, timeout)
