@@ -18,6 +18,7 @@ import pickle
 import posix
 import re
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -739,6 +740,33 @@ def test_a_threading_local_is_empty_in_a_worker():
     with ProcessExecutor(1) as executor:
         assert 1 == len(set(run_parallel(connection, range(3), executor=executor).values()))
     assert ["connection"] == [*vars(local)], "the caller keeps its own"
+
+
+def test_what_sys_tells_of_python_travels():
+    """Their classes have no name, so by value they were made anew in a worker, empty: each task failed that used one."""
+    known = [
+        getattr(sys, name)
+        for name in ("version_info", "flags", "float_info", "hash_info", "int_info", "thread_info")
+    ]
+    known += [sys.implementation]
+
+    def newer(item):
+        return known == item, sys.version_info >= known[0], item, sys.flags
+
+    (outcome,) = run_parallel(newer, [known], executor="processes").values()
+    assert (True, True, known, sys.flags) == outcome
+    assert all(one is other for one, other in zip(known[:-1], outcome[2], strict=False)), "by name"
+    assert type(sys.flags) is type(outcome[3])
+
+
+def test_a_struct_travels():
+    """A function of the script may have its format in a global, and be given another."""
+    head = struct.Struct("<IH")
+
+    def read(item):
+        return head.unpack(item.pack(1, 2))
+
+    assert [(1, 2)] == run_parallel(read, [struct.Struct("<IH")], executor="processes").values()
 
 
 def test_a_dataclass_travels_with_its_fields_as_they_are():

@@ -84,6 +84,10 @@ class Flags(tuple):  # type: ignore[type-arg]  # of ints and bools, and no typin
         """What is not in the tuple, such as ``gil``."""
         return getattr(_own_flags, name)
 
+    def __reduce__(self) -> Any:
+        """Sent by name: in the parent they are its own."""
+        return getattr, (sys, "flags")
+
 
 class WarningFilters:
     """The parent's warning filters; one whose category is of a module that is not loaded waits until it is.

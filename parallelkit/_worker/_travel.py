@@ -218,6 +218,7 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
     """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
     import dataclasses
     import os
+    import sys
     from typing import ForwardRef
     from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -227,6 +228,8 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
         by_name = cloudpickle._should_pickle_by_reference(module)
         return _by_value.reduce_module(module) if by_name else cloudpickle._module_reduce(module)
 
+    # ``sys.version_info`` and the like, whose classes have no other name.
+    of_sys = {type(known): name for name, known in vars(sys).items() if type(known).__module__ == "sys"}
     ours: dict[type, Callable[[Any], Any]] = {
         CodeType: _by_value.reduce_code,
         CellType: _by_value.reduce_cell,
@@ -236,6 +239,8 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
         WeakValueDictionary: _caches.reduce_weak,
         type(os.environ): lambda known: (getattr, (os, "environb" if known is os.environb else "environ")),
         _local: lambda local: (_empty_local, tuple(vars(local))),
+        Struct: lambda known: (Struct, (known.format,)),
+        **dict.fromkeys(of_sys, lambda known: (getattr, (sys, of_sys[type(known)]))),
     }
     SPOILED.add(type(dataclasses.MISSING))
     if version_info >= (3, 15):  # it is a sentinel, of which there are others
