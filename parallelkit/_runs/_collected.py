@@ -57,9 +57,11 @@ class Collected:
                 opened.callback(engine.close)
             self.ledger = self._open_ledger(engine)
             port = engine.open(self._plan.job(self._key, whole=True, guard=self._interrupt.user_code))
-            with closing(port):
+            try:  # no ``with``, on the way into which a signal handler may raise
                 loop = self._loop(engine, port)
                 interrupted = self._drive(loop)
+            finally:
+                port.close()
             return self._conclude(loop, interrupted)
 
     def _unless_interrupted(

@@ -111,7 +111,11 @@ class Streamed:
         queue.began = self.facts.began_at
         with hold_interrupt() as guard:
             port = engine.open(plan.job(queue.key, whole=self._folds, folds=self._folds, guard=guard))
-            opened.callback(port.close)
+            try:
+                opened.callback(port.close)
+            except BaseException:  # raised by a signal handler: nobody else would close it
+                port.close()
+                raise
         inline = plan.options.executor == "inline"
         handed, window, interrupt = QueuedSource(self._enter), plan.window(engine, direct=inline), Interrupt()
         source: Source = handed

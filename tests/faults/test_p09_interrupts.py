@@ -23,11 +23,13 @@ from parallelkit import (
     Retry,
     RunInterrupted,
     Task,
+    ThreadExecutor,
     iter_parallel,
     map_reduce,
     run_parallel,
 )
 from parallelkit._executors._process._reloads import Reloads
+from parallelkit._executors._threads import ThreadEngine
 from parallelkit._journal._file import Journal
 
 SCRIPT = """
@@ -873,6 +875,54 @@ def test_handler_that_raises_as_a_stream_is_closed(step, monkeypatch):
     next(stream)
     with pytest.raises(Stop):
         stream.close()
+
+
+@pytest.mark.parametrize("run", [run_parallel, lambda *args, **options: [*iter_parallel(*args, **options)]])
+def test_handler_that_raises_as_a_run_has_opened_its_port(run):
+    """The executor keeps nothing of the run, though it is not the run's own."""
+
+    class Stop(Exception):
+        pass
+
+    opened = False
+
+    def trace(frame, event, arg):
+        if opened:
+            raise Stop  # at the first call after that, as a signal handler might
+        return note if frame.f_code is ThreadEngine.open.__code__ else None
+
+    def note(frame, event, arg):
+        nonlocal opened
+        opened = opened or event == "return"
+        return note
+
+    before = sys.gettrace()
+    with ThreadExecutor(1) as executor:
+        sys.settrace(trace)
+        try:
+            with pytest.raises(Stop):
+                run(abs, [1], executor=executor)
+        finally:
+            sys.settrace(before)
+        assert () == executor._engine().ports
+
+
+def test_handler_that_raises_as_a_port_is_made(monkeypatch):
+    """No run counts as under way from then on."""
+
+    class Stop(Exception):
+        pass
+
+    class Ports(set):
+        def add(self, port):
+            super().add(port)
+            raise Stop
+
+    ports = Ports()
+    monkeypatch.setattr("parallelkit._executors._thread._port._open", ports)
+    with pytest.raises(Stop):
+        run_parallel(abs, [1])
+    assert not ports
 
 
 def test_own_handler_of_sigint_is_left_alone(tmp_path):

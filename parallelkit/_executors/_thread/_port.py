@@ -105,10 +105,14 @@ class ThreadPort(TicketQueue, Port):
         self._begun = job.shared  # whether an error raised from here would cost outcomes of other attempts
         self._lookout = Lookout()
         self._alone = True  # no other port has been open meanwhile
-        _open.add(self)  # before the look, so that of two new ports one sees the other
-        if len(_open) > 1:
-            for port in list(_open):
-                port._alone = False
+        try:
+            _open.add(self)  # before the look, so that of two new ports one sees the other
+            if len(_open) > 1:
+                for port in list(_open):
+                    port._alone = False
+        except BaseException:  # raised by a signal handler: nobody will close this port
+            _open.discard(self)
+            raise
 
     def room(self) -> int:
         if not self._exact:
