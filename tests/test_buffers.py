@@ -22,6 +22,7 @@ from parallelkit._died import WorkerDied
 from parallelkit._executors._process import _blocks
 from parallelkit._executors._process._arrivals import Arrivals
 from parallelkit._executors._process._packing import QUEUED_FILES
+from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._system import read
@@ -412,6 +413,15 @@ def test_a_closed_pool_keeps_no_block():
     pool.close()
     del used
     assert before == descriptors()
+
+
+@pytest.mark.parametrize("kind", [_blocks.ItemBlock, _blocks.Buffered, File])
+def test_what_a_handler_that_raises_keeps_from_being_made_prints_nothing(kind, monkeypatch):
+    """A signal handler may raise at the beginning of ``__init__``; Python drops the object then."""
+    printed = []
+    monkeypatch.setattr("sys.unraisablehook", lambda trouble: printed.append(trouble.exc_type))
+    kind.__new__(kind)
+    assert not printed
 
 
 def test_sizes_may_vary(engine):

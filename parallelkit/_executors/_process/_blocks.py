@@ -49,7 +49,8 @@ class ItemBlock(Block):
         """Whether a task has kept what lies in it, so that it must not be used again."""
 
     def __del__(self) -> None:
-        os.close(self.fd)
+        if hasattr(self, "fd"):  # else a signal handler has raised before it was set
+            os.close(self.fd)
 
 
 class BlockPool:
@@ -123,4 +124,5 @@ class Buffered:
         return self.size + len(self.blob)
 
     def __del__(self) -> None:
-        self._pool.give_back(self.block)
+        if hasattr(self, "block"):  # else a signal handler has raised before it was set
+            self._pool.give_back(self.block)

@@ -26,7 +26,8 @@ class File:
         return self.length
 
     def __del__(self) -> None:
-        os.close(self.fd)
+        if hasattr(self, "fd"):  # else a signal handler has raised before it was set
+            os.close(self.fd)
 
 
 Payload: TypeAlias = bytes | File | Buffered
