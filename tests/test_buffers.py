@@ -25,6 +25,7 @@ from parallelkit._executors._process._packing import QUEUED_FILES
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._wire import Wire
 from parallelkit._executors._processes import ProcessEngine
+from parallelkit._executors._shared import Numbers
 from parallelkit._system import read
 from parallelkit._worker import _buffers, _channel, _leases
 from parallelkit._worker._editions import Editions
@@ -412,6 +413,19 @@ def test_a_closed_pool_keeps_no_block():
     del free
     pool.close()
     del used
+    assert before == descriptors()
+
+
+def test_a_handler_that_raises_as_a_block_gets_its_number_leaves_no_file(monkeypatch):
+    """What a signal handler raises there comes out, and the block's descriptor is closed."""
+
+    class Stop(Exception):
+        pass
+
+    before = descriptors()
+    monkeypatch.setattr(Numbers, "draw", Mock(side_effect=Stop))
+    with pytest.raises(Stop):
+        _blocks.BlockPool().put([memoryview(bytes(LONG))], b"")
     assert before == descriptors()
 
 

@@ -70,8 +70,9 @@ class BlockPool:
         spans, size = layout(buffers)
         block = self._take(size)
         if block is None:
-            fd, size = new_block(buffers, spans, size)
-            block = ItemBlock(fd, size, self._numbers.draw())
+            # First, as a signal handler may raise in it, and nobody would close the file.
+            number = self._numbers.draw()
+            block = ItemBlock(*new_block(buffers, spans, size), number)
         else:
             block.fill(buffers, spans)
         return Buffered(self, block, blob, spans, size)
