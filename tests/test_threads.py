@@ -13,6 +13,7 @@ import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from concurrent.futures.thread import BrokenThreadPool
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import partial
 from math import inf
@@ -1449,6 +1450,34 @@ def test_an_initializer_runs_once_in_each_thread():
     seen = run_all(engine, lambda _: barrier.wait(PATIENCE) >= 0 and local.value, range(6))
     assert {7} == set(seen.values())
     engine.close()
+
+
+def test_no_call_waits_for_an_initializer_while_a_thread_is_ready():
+    """A thread that was started in a lent slot, and still calls the initializer as the slot is back, takes the place of none."""
+    begins, third, go_on = threading.Semaphore(2), threading.Event(), threading.Event()
+
+    def initialize():
+        if not begins.acquire(blocking=False):
+            third.set()
+            assert go_on.wait(PATIENCE)
+
+    def wait_in_vain():
+        inner = executor.submit(abs, -1)
+        while not third.is_set():
+            with suppress(TimeoutError):
+                inner.result(0.01)
+        return inner
+
+    with ThreadExecutor(2, initializer=initialize) as executor:
+        both = threading.Barrier(2)
+        held = [executor.submit(both.wait, PATIENCE) for _ in range(2)]  # now there are two threads
+        assert {0, 1} == {one.result() for one in held}
+        busy = executor.submit(go_on.wait, PATIENCE)
+        try:
+            assert 1 == executor.submit(wait_in_vain).result(PATIENCE).result(PATIENCE)
+        finally:
+            go_on.set()
+        assert busy.result()
 
 
 def test_initializers_that_raise_at_once_break_the_engine_with_one_error(monkeypatch):

@@ -103,7 +103,8 @@ class ThreadEngine:
         return self.slots.open_to(port, alone=len(self.ports) <= 1)
 
     def _count_surplus(self) -> int:
-        self.surplus = max(0, len(self.workers) - self.capacity())
+        # While a thread is in its initializer, another that is ready must not stand by because of it.
+        self.surplus = max(0, len(self.workers) - len(self._starts) - self.capacity())
         return self.surplus
 
     def take(self, worker: ThreadWorker, port: ThreadPort) -> Ticket | None:
@@ -208,6 +209,7 @@ class ThreadEngine:
             self._break(f"raised {describe_error(error)}", drop_frames(error))
         with self._lock:
             self._starts.end(worker)
+            self._count_surplus()
             return self.broken is None and worker in self.workers
 
     def check_starts(self, now: float) -> float | None:

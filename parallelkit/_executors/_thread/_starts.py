@@ -13,14 +13,14 @@ START_LIMIT = 300.0  # seconds that an initializer may take
 
 
 class Starts:
-    """Which threads are in the initializer, and until when; used under the engine's lock, except for ``run`` and ``bool``."""
+    """Which threads are in the initializer, and until when; used under the engine's lock, except for ``run`` and ``len``."""
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         self._initializer, self._initargs = initializer, initargs
         self._deadlines: dict[ThreadWorker, float] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._deadlines)
+    def __len__(self) -> int:
+        return len(self._deadlines)
 
     def run(self) -> None:
         """In a new thread: call the initializer."""
