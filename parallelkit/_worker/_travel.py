@@ -174,7 +174,8 @@ def by_value_pickler() -> Any:
 
 @cache
 def _by_value_pickler(cloudpickle: Any) -> Any:
-    from parallelkit._worker._by_value import MAKERS, reduce_function
+    from parallelkit._worker._by_value import MAKERS
+    from parallelkit._worker._tokens import reduce_function
 
     by_name = MAKERS.union(made for made in vars(cloudpickle).values() if type(made) is FunctionType)
 
@@ -218,18 +219,15 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
     """How we pickle objects of types that cloudpickle handles in another way, or not at all."""
     import dataclasses
     import os
-    import sys
     from typing import ForwardRef
     from weakref import WeakKeyDictionary, WeakValueDictionary
 
-    from parallelkit._worker import _by_value, _caches, _type_names
+    from parallelkit._worker import _by_value, _caches, _tokens, _type_names
 
     def reduce_module(module: ModuleType) -> Any:
         by_name = cloudpickle._should_pickle_by_reference(module)
         return _by_value.reduce_module(module) if by_name else cloudpickle._module_reduce(module)
 
-    # ``sys.version_info`` and the like, whose classes have no other name.
-    of_sys = {type(known): name for name, known in vars(sys).items() if type(known).__module__ == "sys"}
     ours: dict[type, Callable[[Any], Any]] = {
         CodeType: _by_value.reduce_code,
         CellType: _by_value.reduce_cell,
@@ -240,7 +238,7 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
         type(os.environ): lambda known: (getattr, (os, "environb" if known is os.environb else "environ")),
         _local: lambda local: (_empty_local, tuple(vars(local))),
         Struct: lambda known: (Struct, (known.format,)),
-        **dict.fromkeys(of_sys, lambda known: (getattr, (sys, of_sys[type(known)]))),
+        **_tokens.of_sys(),
     }
     SPOILED.add(type(dataclasses.MISSING))
     if version_info >= (3, 15):  # it is a sentinel, of which there are others

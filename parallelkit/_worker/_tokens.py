@@ -1,0 +1,63 @@
+"""Objects that a module has once, and looks for with ``is``, such as ``botocore.UNSIGNED``: a task would have another one by value."""
+
+from __future__ import annotations
+
+import sys
+from copyreg import __newobj__  # type: ignore[attr-defined]  # public by its name alone
+from types import FunctionType, ModuleType
+
+from parallelkit._raised import tolerated
+from parallelkit._worker import _by_value
+from parallelkit._worker._functions import is_set
+from parallelkit._worker._script import NAMES
+
+TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
+if TYPE_CHECKING:
+    from typing import Any
+
+_USUAL = "__eq__", "__reduce__", "__reduce_ex__", "__getstate__"
+"""What a token's class has of ``object``."""
+
+
+def of_sys() -> dict[type, Any]:
+    """How ``sys.version_info`` and the like are pickled, whose classes have no name: by that which they have in ``sys``."""
+    names = {type(known): name for name, known in vars(sys).items() if type(known).__module__ == "sys"}
+    return dict.fromkeys(names, lambda known: (getattr, (sys, names[type(known)])))
+
+
+def reduce_function(pickler: Any, function: FunctionType) -> Any:
+    """As ``_by_value.reduce_function``; tokens among what the function uses are then sent by name, wherever else they are."""
+    reduced = _by_value.reduce_function(pickler, function)
+    _, rest = reduced[2]
+    captured = [cell.cell_contents for cell in rest["__closure__"] or () if is_set(cell)]
+    for value in (*rest["__globals__"].values(), *captured):
+        kind = type(value)
+        if kind not in pickler.dispatch_table and _is_token(value) and _name_of(value) is not None:
+            pickler.dispatch_table[kind] = _reduce
+    return reduced
+
+
+def _is_token(value: object) -> bool:
+    """Whether it is nothing but who it is: it has no state, and no way of its own to be compared or pickled."""
+    kind = type(value)
+    if any(type.__getattribute__(kind, name) is not getattr(object, name) for name in _USUAL):
+        return False
+    with tolerated():  # it may refuse to be pickled in any way
+        return object.__reduce_ex__(value, 5)[:3] == (__newobj__, (kind,), None)
+    return False
+
+
+def _name_of(token: object) -> tuple[ModuleType, str] | None:
+    """The module of its class and the name that it has there; None if there is none, or if the module is sent by value."""
+    from cloudpickle import cloudpickle
+
+    home = type.__getattribute__(type(token), "__module__")
+    module = sys.modules.get(home) if type(home) is str and home not in NAMES else None
+    if type(module) is not ModuleType or cloudpickle._is_registered_pickle_by_value(module):
+        return None
+    # A list, as another thread may be importing it.
+    return next(((module, name) for name, value in list(vars(module).items()) if value is token), None)
+
+
+def _reduce(token: object) -> Any:
+    return token.__reduce_ex__(5) if (found := _name_of(token)) is None else (getattr, found)
