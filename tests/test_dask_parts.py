@@ -2,16 +2,18 @@
 
 import asyncio
 import pickle
+import signal
 from array import array
 from math import inf
 from platform import python_version
 from threading import Event, Thread
 from time import monotonic, sleep
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import cloudpickle
 import pytest
-from patience import wait_until
+from patience import PATIENCE, wait_until
 
 from parallelkit._executors._cluster import _broker, _guard, _scatter
 from parallelkit._executors._cluster._broker import PREFIX, Broker, install
@@ -534,6 +536,77 @@ def test_a_run_ends_if_dask_takes_no_tasks():
     client_run.offer(Batch(lane, [(0, 1, "item", None)], None))
     assert "dask does not take tasks any more" == lane.broken.reason
     assert isinstance(lane.broken.cause, ZeroDivisionError)
+
+
+class Stop(Exception):
+    """Raised by the handler of a signal."""
+
+
+def struck(*given, **options):
+    """What a client does while a signal arrives."""
+    signal.raise_signal(signal.SIGUSR1)
+
+
+@pytest.fixture
+def _raising_handler():
+    def handler(*_):
+        raise Stop
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("_raising_handler")
+def test_what_a_handler_raises_as_a_batch_is_handed_to_dask_comes_out():
+    """It is not taken for dask's refusal, with which the run would end without an error."""
+    lane = Lane(0, b"", False)
+    client_run = ClientRun(SimpleNamespace(submit=struck), lane, b"", None, print)
+    client_run._hear_width(1, [HERE])
+    with pytest.raises(Stop):
+        client_run.offer(Batch(lane, [(0, 1, "item", None)], None))
+    assert lane.broken is None
+
+
+@pytest.mark.usefixtures("_raising_handler")
+def test_what_a_handler_raises_as_a_run_on_dask_is_ended_comes_out():
+    """It is not taken for a lost connection, and the run can be ended once more."""
+    client = SimpleNamespace(scheduler=Mock(), sync=struck)
+    client_run = ClientRun(client, Lane(0, b"", False), b"", None, print)
+    with pytest.raises(Stop):
+        client_run.close()
+    asked = []
+    client.sync = lambda *given, **options: asked.append(given)
+    client_run.close()
+    assert asked
+
+
+def test_what_a_handler_raises_as_the_thread_of_a_run_on_dask_starts_comes_out(monkeypatch):
+    """The run can be closed then, though the thread is there and has yet to say so."""
+    there, may_go_on = Event(), Event()
+
+    class Started(Event):
+        def set(self):
+            there.set()
+            assert may_go_on.wait(PATIENCE)
+            super().set()
+
+        def wait(self, timeout=None):
+            assert there.wait(PATIENCE)
+            raise Stop
+
+    monkeypatch.setattr("parallelkit._conditions.Event", Started)
+    client = SimpleNamespace(
+        id="client", loop=Mock(), scheduler=Mock(), sync=lambda *given, **options: (1, [HERE])
+    )
+    client_run = ClientRun(client, Lane(0, b"", False), b"", None, print)
+    monkeypatch.setattr(client_run, "_read", lambda news: None)
+    try:
+        with pytest.raises(Stop):
+            client_run.open()
+        client_run.close()
+    finally:
+        may_go_on.set()
 
 
 def test_a_run_ends_if_the_processes_beside_a_worker_cannot_go_on():

@@ -9,11 +9,12 @@ import pickle
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from threading import Lock, Thread
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+from parallelkit._conditions import Thread
 from parallelkit._executors._cluster._broker import PREFIX
 from parallelkit._executors._cluster._clock import Clock
 from parallelkit._executors._cluster._guard import Call
@@ -32,6 +33,7 @@ from parallelkit._executors._cluster._wire import (
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._lane import Batch, Broken, Lane, Record, Span
 from parallelkit._locks import careful
+from parallelkit._raised import is_of_signal
 from parallelkit._system import monotonic
 
 PATIENCE = 3.0  # seconds that the broker has to end a run
@@ -118,6 +120,8 @@ class ClientRun:
             while self._lane.queue and not self._closed and (most := self._room()) > 0:
                 self._send(self._take(most))
         except Exception as error:  # say, the client was closed
+            if is_of_signal(error):
+                raise
             self._refuse(error)
 
     def _refuse(self, error: Exception) -> None:
@@ -228,8 +232,7 @@ class ClientRun:
         self._widen(threads)
 
     def _hear_told(self, blob: bytes, over: Iterable[str] = ()) -> None:
-        report = unseal(blob)
-        latest = monotonic()
+        report, latest = unseal(blob), monotonic()
         shift = self._clock.shift(report.host, report.clock, report.now, latest)
         for span in report.spans:
             self._take_span(span, shift, latest)
@@ -279,19 +282,19 @@ class ClientRun:
         """End the run on all workers, and post what was committed there; nothing of it is left when this returns."""
         self._closed = True
         self._scatterer.close()
-        news = self._end()
+        news = None if self._is_scheduler_gone else self._end()
         self._read(news or ())
         with self._lock:
             self._in_flight.clear()
             self._scattered = self._starter = None
-        if self._thread.ident is not None:
+        if self._thread.is_alive():
             self._thread.join(None if news is not None else JOIN_LIMIT)
 
     def _end(self) -> list[Any] | None:
         """Have the broker end the run, and return its last news; None if it cannot be asked: then it ends the run by itself."""
-        if self._is_scheduler_gone:
-            return None
         try:
             return list(self._ask("close", patience=PATIENCE))
-        except Exception:  # the connection or the client is closed, which shows in many ways
+        except Exception as error:  # the connection or the client is closed, which shows in many ways
+            if is_of_signal(error):
+                raise  # the run's port is closed once more
             return None
