@@ -462,6 +462,23 @@ def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
     assert f"{why}; create it inside the task" in str(results.failures[1].error)
 
 
+def test_what_a_module_has_is_to_be_imported_inside_the_task(monkeypatch):
+    """As a script that has imported it from there is told, with the module; the public one, if there are two."""
+    service = Service()
+    for name in ("shop._impl", "shop", "shop.again"):
+        module = types.ModuleType(name)
+        module.service = service
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(sys.modules["__main__"], "service", service, raising=False)
+    told = r"import it inside the task \(from shop import service\), so that each worker has its own, or use"
+    with pytest.raises(TypeError, match=told):
+        run_parallel(lambda item: service, [1], executor="processes")
+    monkeypatch.delitem(sys.modules, "shop")
+    monkeypatch.delitem(sys.modules, "shop.again")
+    with pytest.raises(TypeError, match=r"\(from shop._impl import service\)"):
+        run_parallel(lambda item: service, [1], executor="processes")
+
+
 def test_a_function_under_a_limit_of_the_package_ratelimit_is_told_to_use_limits():
     """In processes, a decorator of ``ratelimit`` would count in each worker for itself, and cannot be pickled: ``limits`` does it."""
     ratelimit = pytest.importorskip("ratelimit", reason="the package ratelimit is an extra")

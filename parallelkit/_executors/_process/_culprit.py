@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, TypeAlias
 
 from parallelkit._executors._contract import Job
@@ -17,6 +17,7 @@ from parallelkit._worker._built import is_field
 from parallelkit._worker._classes import DEFERRED, RETURNED
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._parts import flaw_of, why_unfit
+from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import by_value_pickler, describe, dump, pack
 
 Found: TypeAlias = "tuple[str, object, BaseException]"
@@ -85,6 +86,10 @@ def _is_of_pickle(note: object) -> bool:
 
 def advice(culprit: object, cause: BaseException, otherwise: str = INSIDE) -> str:
     """Why a part of a call cannot be pickled, and what to do about it; ``otherwise``: if nothing better is known."""
+    if otherwise == INSIDE and (place := _place_of(culprit)) is not None:
+        otherwise = "import it inside the task (from {} import {}), so that each worker has its own".format(
+            *place
+        )
     return f"({why_unfit(culprit, cause)}); {_remedy_for(culprit, cause, otherwise)}"
 
 
@@ -111,6 +116,18 @@ def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
     elif _connections.STAYS in why:
         otherwise = "pass a queue that multiprocessing.Manager() makes"
     return f"{otherwise}, or use executor='threads'"
+
+
+def _place_of(thing: object) -> tuple[str, str] | None:
+    """A module that workers can import, a public one if possible, and the name by which it has a thing; None if none has it."""
+    places = [
+        (module, name)
+        for module, loaded in list(sys.modules.items())
+        if type(loaded) is ModuleType and module not in NAMES
+        for name, value in list(vars(loaded).items())
+        if value is thing
+    ]
+    return min(places, key=lambda place: "._" in f".{place[0]}", default=None)
 
 
 def find_culprit(fn: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: BaseException) -> Found:
