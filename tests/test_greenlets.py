@@ -5,6 +5,7 @@ import errno
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -74,6 +75,23 @@ def test_threads_that_were_replaced_in_time_are_used(patch, monkeypatch):
     patch("watched_locks")
     assert [1] == run_parallel(abs, [-1]).values()
     assert [1] == run_parallel(abs, [-1], executor="processes", max_workers=1).values()
+
+
+@pytest.mark.parametrize(
+    "call", [run_parallel, lambda *args, **options: next(iter_parallel(*args, **options))]
+)
+def test_gevents_own_pool_is_refused_among_real_threads(call):
+    """The run would wait where gevent's loop, which tells of ended calls, should run."""
+
+    class GeventsPool(ThreadPoolExecutor):
+        pass
+
+    GeventsPool.__module__ = "gevent.threadpool"
+    with (
+        GeventsPool(1) as pool,
+        pytest.raises(RuntimeError, match=r"^executor must not be gevent's GeventsPool where"),
+    ):
+        call(abs, [-1], executor=pool)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM])

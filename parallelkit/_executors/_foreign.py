@@ -22,6 +22,7 @@ from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket, call_with, timed_out
 from parallelkit._executors._foreign_calls import broken_value, opened, our_time, run_sealed, sealed, timed
 from parallelkit._executors._gate import Gate
+from parallelkit._executors._greenlets import refuse_deaf_pool
 from parallelkit._executors._process._packing import refusal
 from parallelkit._numbers import as_whole
 from parallelkit._raised import describe_error, is_of_signal
@@ -43,6 +44,7 @@ class ForeignEngine:
     """A pool that the caller owns."""
 
     def __init__(self, executor: Executor, max_workers: int | None) -> None:
+        refuse_deaf_pool(executor)
         width = max_workers or as_whole(getattr(executor, "_max_workers", None))
         if not width:
             raise ValueError(

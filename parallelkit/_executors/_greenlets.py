@@ -21,3 +21,12 @@ def refuse_late_patching() -> None:
             f"{library} has turned threads into greenlets after parallelkit was loaded, whose locks would block all greenlets "
             "for ever: let it patch first, before anything imports parallelkit"
         )
+
+
+def refuse_deaf_pool(executor: object) -> None:
+    """Raise RuntimeError if this is gevent's own pool and threads are real: its futures are done only while gevent's loop runs."""
+    if not patched_by() and any(kind.__module__ == "gevent.threadpool" for kind in type(executor).__mro__):
+        raise RuntimeError(
+            f"executor must not be gevent's {type(executor).__name__} where gevent has not patched threads: the run would keep "
+            "gevent's loop from telling that a call is done, and wait for ever; use executor='threads', or let gevent patch first"
+        )
