@@ -134,6 +134,37 @@ def note(path, text):
     os.close(descriptor)
 
 
+def end_as(path, number, end, _):
+    """Note that it has begun, and come to its ``end``; a value is the number."""
+    import builtins
+
+    note(path, number)
+    if end == "naps":
+        time.sleep(number % 5 / 1000)
+    elif end == "exits":
+        os._exit(3)
+    elif end == "handles SIGTERM":
+        told = []
+        before = signal.signal(signal.SIGTERM, lambda *_: told.append(number))
+        time.sleep(0.005)
+        signal.signal(signal.SIGTERM, before)
+    elif end == "returns a lock":
+        import threading
+
+        return threading.Lock()
+    elif hasattr(builtins, end):
+        raise getattr(builtins, end)(number)
+    return number
+
+
+def fail_after(count, path):
+    """Fail, as an initializer, after so many calls."""
+    note(path, "begins")
+    with open(path) as begins:
+        if len(begins.readlines()) > count:
+            raise LookupError
+
+
 def count_runs(item):
     global runs
     runs += 1
