@@ -253,5 +253,6 @@ class Loop:
 
 def reason_of(failure: Exception) -> str:
     """Why nothing can run any more, with the cause of that, if the text does not name it yet."""
+    text = str(failure) or describe_error(failure)
     because = "" if failure.__cause__ is None else describe_error(failure.__cause__)
-    return f"{failure}" if because in str(failure) else f"{failure} ({because})"
+    return text if because in text else f"{text} ({because})"

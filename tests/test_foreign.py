@@ -1,5 +1,6 @@
 """Foreign pools: how values, errors, refusals and cancelled futures that they return are handled."""
 
+import asyncio
 import gc
 import signal
 import sys
@@ -595,6 +596,42 @@ def test_a_run_on_a_pool_that_takes_nothing_ends(error, retries):
     assert {(TaskCancelled, 0, None)} == {
         (type(one.error), one.attempts, one.error.__cause__) for one in results.outcomes.values()
     }
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda: None, lambda: ("value", 1.0), lambda: asyncio.Future(loop=Mock())]
+)
+def test_a_pool_that_returns_no_future_costs_its_calls(answer):
+    """Nobody would tell what becomes of them: the run would wait for ever."""
+    pool = Pool()
+    pool.submit = lambda *call: answer()
+    results = run_parallel(abs, [-1, -2], executor=pool, run_timeout=5)
+    assert {TypeError} == {type(failure.error) for failure in results.failures.values()}
+    assert 2 == len(results.failures)
+    assert str(results.failures[0].error).startswith(
+        "submit of Pool must return a concurrent.futures.Future, got "
+    )
+
+
+@pytest.mark.parametrize("pool", [ThreadPoolExecutor, Pool])
+def test_a_pool_that_answers_with_a_value_of_its_own_is_broken(pool):
+    """One that adds times to values, say: what the call has returned must come back as it was."""
+
+    class Timing(pool):
+        def submit(self, fn, /, *args):
+            own = Future()
+            own.set_result(("abcd", fn(*args)))
+            return own
+
+    results = run_parallel(abs, [-1], executor=Timing(), max_workers=1)
+    text = "the Timing broke while this task was in flight: TypeError: it gave an object of type builtins.tuple in place"
+    assert str(results.failures[0].error).startswith(text)
+    assert results.stopped is None
+
+
+def test_a_run_that_ends_at_an_error_without_text_says_its_type():
+    """``stopped`` is never empty after a run that was stopped."""
+    assert "NotImplementedError" == run_parallel(abs, [-1], executor=Executor(), max_workers=1).stopped
 
 
 class Breaking(Pool):

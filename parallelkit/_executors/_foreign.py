@@ -13,14 +13,24 @@ import concurrent.futures  # from which ProcessPoolExecutor is taken only when n
 import sys
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
 from parallelkit._errors import ParallelKitError, TaskTimeout
 from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket, call_with, timed_out
-from parallelkit._executors._foreign_calls import broken_value, opened, our_time, run_sealed, sealed, timed
+from parallelkit._executors._foreign_calls import (
+    as_future,
+    as_report,
+    broken_value,
+    dropped,
+    opened,
+    our_time,
+    run_sealed,
+    sealed,
+    timed,
+)
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._greenlets import refuse_deaf_pool
 from parallelkit._executors._process._packing import refusal
@@ -102,7 +112,7 @@ class ForeignPort(Port):
                 continue
             handed = monotonic()
             try:
-                future = self._engine.executor.submit(*call)
+                future = as_future(self._engine.executor.submit(*call), self._name)
             except Exception as error:
                 if is_of_signal(error):
                     raise
@@ -169,7 +179,7 @@ class ForeignPort(Port):
         """How a call has ended; None if the pool has dropped it before it began: then the run fails."""
         (index, _, _, _), handed, claim = flight
         try:
-            started, ended, ok, value = report = future.result()
+            started, ended, ok, value = report = as_report(future.result())
         except BaseException as error:
             if is_of_signal(error):
                 raise
@@ -288,10 +298,3 @@ def overran(label: str, limit: float, pool: str, withdrawn: bool) -> TaskTimeout
     if withdrawn:
         return TaskTimeout(f"{label} waited for its timeout of {limit:g} s in a busy {pool}, unbegun")
     return timed_out(label, limit, f"a {pool} cannot end it")
-
-
-def dropped(error: BaseException, pool: str) -> Exception:
-    """Why a run fails whose pool has dropped a call that had not begun."""
-    if isinstance(error, Exception) and not isinstance(error, CancelledError):
-        return error
-    return ParallelKitError(f"the {pool} cancelled a call that had not begun; was it shut down?")

@@ -1,16 +1,18 @@
-"""What a foreign pool runs: one attempt, and the form in which its value or error comes back."""
+"""What a foreign pool runs: one attempt, and the form in which its value or error comes back; what else the pool may answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
+from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contract import Job, call_with
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._raised import describe_error, drop_frames
 from parallelkit._system import monotonic
 from parallelkit._worker._faults import capture, capture_unsendable, restore
-from parallelkit._worker._travel import pack, unpack
+from parallelkit._worker._travel import describe, pack, unpack
 
 Report = tuple[float, float, bool, Any]
 """What an attempt returns, whatever happens in it: start, end, whether it succeeded, value or error."""
@@ -50,6 +52,20 @@ def run_sealed(job: bytes, item: bytes, serial: int) -> Report:
         return started, ended, False, capture_unsendable(value, error)
 
 
+def as_future(given: Any, pool: str) -> Any:
+    """What ``submit`` has returned; TypeError if that can tell nothing of its call, as a future of asyncio, whose loop does not run."""
+    if not hasattr(given, "add_done_callback") or hasattr(type(given), "_asyncio_future_blocking"):
+        raise TypeError(f"submit of {pool} must return a concurrent.futures.Future, got {describe(given)}")
+    return given
+
+
+def as_report(given: Any) -> Any:
+    """What a pool has returned for a call; TypeError if that is no ``Report``, but something of the pool's own."""
+    if isinstance(given, list | tuple) and [float, float, bool] == [type(part) for part in given[:-1]]:
+        return given
+    raise TypeError(f"it gave {describe(given)} in place of what its call returned")
+
+
 def our_time(started: float, ended: float, handed: float, now: float) -> tuple[float, float]:
     """The start and end of a call that ran between ``handed`` and ``now``, though perhaps on a host with another clock."""
     if handed <= started and ended <= now:
@@ -67,3 +83,10 @@ def broken_value(label: str, error: BaseException) -> Exception:
     broken = TypeError(f"{label} returned a value that cannot be unpickled: {describe_error(error)}")
     broken.__cause__ = error
     return broken
+
+
+def dropped(error: BaseException, pool: str) -> Exception:
+    """Why a run fails whose pool has dropped a call that had not begun."""
+    if isinstance(error, Exception) and not isinstance(error, CancelledError):
+        return error
+    return ParallelKitError(f"the {pool} cancelled a call that had not begun; was it shut down?")
