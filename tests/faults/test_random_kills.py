@@ -59,7 +59,7 @@ def test_random_kills_blame_nobody_wrongly(tmp_path, tasks, seed):
         killer.enough.set()
         killer.join()
         engine.close()
-    assert killer.kills > 3
+    assert killer.kills > tasks / 1000, "fewer are no trial"
     assert seen.failures
     judge(seen, tasks, path)
 
