@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import pickle
+import pkgutil
 import re
 import shutil
 import signal
@@ -31,8 +32,10 @@ import numpy as np
 import pytest
 from leaks import leaks, look
 
+import parallelkit._journal._file as _file
 import parallelkit._journal._lock as _lock
 import parallelkit._journal._payload as _payload
+import parallelkit._journal._recorder as _recorder
 import parallelkit._journal._writer as journal_writer
 from parallelkit import (
     Checkpoint,
@@ -694,7 +697,7 @@ def test_a_signal_handler_that_raises_leaves_the_journal_to_the_next_run(path):
         left = moment
         sys.setprofile(strike)
         try:
-            lock = JournalLock(os.fspath(path))
+            lock = JournalLock(os.fspath(path)).take()
         except LookupError:
             struck += 1
         else:
@@ -707,19 +710,76 @@ def test_a_signal_handler_that_raises_leaves_the_journal_to_the_next_run(path):
     assert struck > 20
 
 
+@pytest.mark.parametrize(
+    "step",
+    ["_file.Journal.close", "_file.Journal._close", "_lock.JournalLock.release", "_recorder.close_whole"],
+)
+def test_a_signal_handler_that_raises_as_a_journal_is_closed_leaves_it_to_the_next_run(
+    step, path, monkeypatch
+):
+    """What it raises comes out, and the program can go on with the journal: it was in use until the program's end."""
+    *place, name = f"parallelkit._journal.{step}".split(".")
+    taken, calls = pkgutil.resolve_name(".".join(place)), []
+    take = getattr(taken, name)
+
+    def struck(*args, **options):
+        calls.append(args)
+        if len(calls) == 1:
+            raise LookupError("told to end")
+        return take(*args, **options)
+
+    monkeypatch.setattr(taken, name, struck)
+    with pytest.raises(LookupError, match="told to end"):
+        run_parallel(str, [1], key=int, checkpoint=path)
+    assert ["1", "2"] == run_parallel(str, [1, 2], key=int, checkpoint=path).values()
+
+
+@pytest.mark.all
+def test_a_signal_handler_that_raises_at_any_moment_leaves_the_journal_to_the_next_run(path):
+    """As a run opens, checks and closes it; also while what was raised is still being handled."""
+    ours = _lock.__file__, _file.__file__, _recorder.__file__
+
+    def strike(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_filename in ours and event in ("call", "c_return"):
+            left -= 1
+            if left == 0:
+                raise LookupError("told to end")  # and Python takes this function off
+
+    def run():
+        return run_parallel(str, [1], key=int, checkpoint=path).values()
+
+    before, former, struck = look(), sys.getprofile(), 0
+    for moment in range(1, 2_000):
+        left = moment
+        sys.setprofile(strike)
+        try:
+            run()
+        except LookupError:
+            sys.setprofile(former)
+            struck += 1
+            assert ["1"] == run(), moment
+        finally:
+            sys.setprofile(former)
+        if left > 0:
+            break
+    assert struck > 100
+    assert [] == leaks(before, look(), 0)
+
+
 def test_a_lock_is_given_up_only_when_its_file_is_closed(path, monkeypatch):
     """A lock is released only after its file is closed, because the close frees all locks of the process on that file."""
-    held, close = JournalLock(os.fspath(path)), os.close
+    held, close = JournalLock(os.fspath(path)).take(), os.close
 
     def close_late(fd):
         with pytest.raises(ValueError, match="in use by another run"):
-            JournalLock(os.fspath(path))
+            JournalLock(os.fspath(path)).take()
         close(fd)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", close_late)
         held.release(in_order=True)
-    JournalLock(os.fspath(path)).release(in_order=True)
+    JournalLock(os.fspath(path)).take().release(in_order=True)
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, LookupError])
@@ -747,7 +807,7 @@ def test_a_journal_is_not_closed_while_another_thread_writes(path, monkeypatch):
         write(journal, records)
 
     monkeypatch.setattr(Journal, "_write", write_late)
-    journal, record = Journal(os.fspath(path), "f"), Record("1", None, True, b"one")
+    journal, record = Journal(os.fspath(path), "f").open(), Record("1", None, True, b"one")
     writing = threading.Thread(target=journal.write, args=([record],))
     closing_it = threading.Thread(target=journal.close)
     writing.start()
@@ -760,7 +820,7 @@ def test_a_journal_is_not_closed_while_another_thread_writes(path, monkeypatch):
     closing_it.join()
     with pytest.raises(InterruptedError):
         journal.write([record])
-    with closing(Journal(os.fspath(path), "f")) as again:
+    with closing(Journal(os.fspath(path), "f").open()) as again:
         assert [record] == list(again.find(["1"]))
 
 
@@ -817,8 +877,10 @@ def test_the_lock_of_a_file_that_was_taken_away_does_not_count(path, monkeypatch
         locked.append(fd)
 
     monkeypatch.setattr(fcntl, "lockf", lock_late)
-    held = JournalLock(os.fspath(path))
-    next_one = "import sys; from parallelkit._journal._lock import JournalLock; JournalLock(sys.argv[1])"
+    held = JournalLock(os.fspath(path)).take()
+    next_one = (
+        "import sys; from parallelkit._journal._lock import JournalLock; JournalLock(sys.argv[1]).take()"
+    )
     done = subprocess.run([sys.executable, "-c", next_one, path], capture_output=True, text=True, check=False)
     held.release(in_order=True)
     assert f"used by process {os.getpid()}" in done.stderr
@@ -1102,7 +1164,7 @@ def test_a_journal_that_was_killed_on_several_systems_is_resumed(killed, monkeyp
     """A system without boot ids writes a shorter line over that of a killed run; what follows it is no reason to refuse."""
     with monkeypatch.context() as elsewhere:  # a container without /proc, say, in a folder of the machine's
         elsewhere.setattr(_lock, "boot_id", lambda: _lock.UNKNOWN)
-        _lock.JournalLock(str(killed)).release(in_order=False)
+        _lock.JournalLock(str(killed)).take().release(in_order=False)
     assert 2 == len(Path(f"{killed}-run").read_text().splitlines())
     assert 2000 == len(resume(killed).values())
 
@@ -1110,7 +1172,7 @@ def test_a_journal_that_was_killed_on_several_systems_is_resumed(killed, monkeyp
 def test_a_run_that_was_killed_while_it_made_its_journal_does_no_harm(path):
     """A draft of a journal that a killed run has left is replaced."""
     draft = path.with_name("run.journal-new")
-    Journal(str(path), "f").close()
+    Journal(str(path), "f").open().close()
     with contextlib.closing(sqlite3.connect(draft)) as half:
         half.execute(f"PRAGMA application_id = {APPLICATION}")
     whole, blank = path.read_bytes(), bytes(4096)
@@ -1766,7 +1828,7 @@ def test_a_batch_that_ctrl_c_broke_off_can_be_written_again(path):
                 raise KeyboardInterrupt
             return self.connection.execute(statement, *values)
 
-    journal = Journal(str(path), "f")
+    journal = Journal(str(path), "f").open()
     journal._writing = Interrupted(journal._writing)
     records = [Record("'a'", None, True, b"1")]
     with pytest.raises(KeyboardInterrupt):
@@ -2016,7 +2078,7 @@ def test_a_claim_that_cannot_be_made_leaves_no_descriptor(tmp_path, monkeypatch,
 def test_journal_is_free_though_its_close_was_interrupted(tmp_path):
     """After a second Ctrl-C during the close, another run of the same process can use the journal and finds what was written."""
     path = str(tmp_path / "journal")
-    journal = Journal(path, "here:call")
+    journal = Journal(path, "here:call").open()
 
     class Interrupted:
         def close(self):
@@ -2025,7 +2087,7 @@ def test_journal_is_free_though_its_close_was_interrupted(tmp_path):
     journal._connections.insert(0, Interrupted())
     with pytest.raises(KeyboardInterrupt):
         journal.close()
-    Journal(path, "here:call").close()
+    Journal(path, "here:call").open().close()
 
 
 @pytest.mark.parametrize("refusals", [1, 1000])

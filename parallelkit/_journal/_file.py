@@ -56,42 +56,43 @@ class Record(NamedTuple):
 
 
 class Journal:
-    """An open journal. Raises ValueError, naming the file, if it is damaged, in use or another function's.
+    """A journal; ``open`` opens it. Raises ValueError, naming the file, if it is damaged, in use or another function's.
 
-    ``function``: the identity of the function whose outcomes it holds. ``whole``: whether all records of an
-    existing file are checked, which takes 2 s a million; ``guard`` is entered around that. ``find`` is for one
-    thread, ``write`` for another.
+    ``function``: the identity of the function whose outcomes it holds. ``find`` is for one thread, ``write`` for another.
     """
 
-    def __init__(
-        self,
-        path: str,
-        function: str,
-        guard: Guard = nullcontext,
-        *,
-        whole: bool = True,
-    ) -> None:
-        self.path = path
+    def __init__(self, path: str, function: str) -> None:
+        self.path, self._function = path, function
         self._lock = JournalLock(path)
         self._connections: list[Any] = []
         self._busy = careful(Lock)  # what one thread uses must not be closed by another: Python may crash
         self._closed = False
+
+    def open(self, guard: Guard = nullcontext, *, whole: bool = True) -> Journal:
+        """Open it, and return this object. If anything is raised, it is closed.
+
+        ``whole``: whether all records of an existing file are checked, which takes 2 s a million; ``guard`` is entered
+        around that.
+        """
         try:
-            with damage(path):
-                if not os.path.lexists(path):
-                    create(path, function, self._lock.count)
+            self._lock.take()
+            with damage(self.path):
+                if not os.path.lexists(self.path):
+                    create(self.path, self._function, self._lock.count)
                 self._writing, self._reading = self._connect(), self._connect()
                 with guard():
-                    self._check(function, whole)
+                    self._check(self._function, whole)
         except BaseException:
             self._close(in_order=False)
             raise
+        return self
 
     def _connect(self) -> Any:
         import sqlite3
 
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        self._connections.append(connection)
+        connect = partial(sqlite3.connect, isolation_level=None, check_same_thread=False)
+        self._connections.extend(map(connect, (self.path,)))  # in one call, for a handler may raise after each
+        connection = self._connections[-1]
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
 
@@ -169,7 +170,7 @@ class Journal:
         self._lock.note(self._batches)
 
     def close(self) -> None:
-        """Merge the write-ahead log into the journal, and release it."""
+        """Merge the write-ahead log into the journal, and release it. Idempotent."""
         self._close(in_order=True)
 
     def _close(self, in_order: bool) -> None:

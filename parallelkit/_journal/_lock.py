@@ -6,7 +6,7 @@ Why there is such a file: docs/design/checkpoint.md.
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 
 from parallelkit._system import read
 
@@ -22,34 +22,42 @@ class JournalLock:
     """The lock of a journal, for one run at a time. The kernel releases it when this process ends, however it ends.
 
     ``count``: the batches in the journal as of the last run, if that did not close it in order and the machine
-    is known not to have been rebooted since; else 0. Raises ValueError if another run has the lock, or no file can be made.
+    is known not to have been rebooted since; else 0. ``take`` raises ValueError if another run has the lock, or no file can
+    be made.
     """
 
     def __init__(self, journal: str) -> None:
         self._journal = journal
         self._path = f"{journal}-run"
-        opened: list[int] = []
-        with ExitStack() as undo:
-            undo.callback(self._let_go)  # first of all, for a signal handler may raise at any moment
-            if _held.setdefault(journal, self) is not self:  # in one step, so that it needs no lock
-                raise in_use(journal, os.getpid())
-            undo.callback(lambda: [*map(os.close, opened)])
-            self._fd = self._acquire(opened)
+        self._opened: list[int] = []  # the file's descriptor, while it is open
+        self._is_new = False  # if so, it goes again should the journal not be one
+        self.count = 0
+
+    def take(self) -> JournalLock:
+        """Take the lock, and return this object. If anything is raised, also by a signal handler, it is not taken."""
+        try:
+            if _held.setdefault(self._journal, self) is not self:  # in one step, so that it needs no lock
+                raise in_use(self._journal, os.getpid())
+            self._acquire()
             self._boot = boot_id()
             try:
                 boot, count = self._read()
                 self.count = count if boot == self._boot != UNKNOWN else 0
                 self.note(self.count)
-                self._is_new = not boot  # if so, it goes again should the journal not be one
+                self._is_new = not boot
             except OSError as error:
-                raise not_made(journal, error) from error
-            undo.pop_all()
+                raise not_made(self._journal, error) from error
+        except BaseException:
+            self.release(in_order=False)
+            raise
+        return self
 
-    def _acquire(self, opened: list[int]) -> int:
-        """Open the file, and lock it. ``opened``: has its descriptor, to be closed should anything be raised."""
+    def _acquire(self) -> None:
+        """Open the file, and lock it."""
         import fcntl
 
         check_place(self._journal)
+        opened = self._opened
         while True:
             try:
                 # One call opens and notes it, for a signal handler may raise after each.
@@ -65,12 +73,13 @@ class JournalLock:
             except OSError as error:  # a network file system without locks
                 raise not_made(self._journal, error) from error
             if is_at(fd, self._path):
-                return fd
+                return
             os.close(opened.pop())  # the run before has deleted the file meanwhile
 
     def _read(self) -> tuple[str, int]:
         """The boot id and count that the last run wrote. Raises ValueError if the file is not one of a run."""
-        text = os.pread(self._fd, 100, 0).decode(errors="replace").strip("\0")  # zeros after a power failure
+        written = os.pread(self._opened[0], 100, 0)
+        text = written.decode(errors="replace").strip("\0")  # zeros after a power failure
         parts = text.partition("\n")[0].split()  # after it is what was there, if that was longer
         if len(parts) == 3 and len(parts[2]) == DIGITS and parts[2].isdecimal():
             return parts[1], int(parts[2])
@@ -81,26 +90,28 @@ class JournalLock:
     def note(self, count: int) -> None:
         """Write down how many batches the open journal holds."""
         self._is_new = False
-        os.pwrite(self._fd, f"{os.getpid():<10} {self._boot} {count:0{DIGITS}}\n".encode(), 0)
+        os.pwrite(self._opened[0], f"{os.getpid():<10} {self._boot} {count:0{DIGITS}}\n".encode(), 0)
 
     def release(self, in_order: bool) -> None:
-        """Release the journal. ``in_order``: all that was committed is in the file itself, so no count is needed."""
+        """Release the journal. ``in_order``: all that was committed is in the file itself, so no count is needed.
+
+        Does nothing if it was not taken. Where a signal handler has raised in it, another call does the rest.
+        """
+        if _held.get(self._journal) is not self:
+            return
         try:
-            if in_order or self._is_new:
+            # Not a file of the next holder, if this was done before.
+            if (in_order or self._is_new) and self._opened and is_at(self._opened[0], self._path):
                 with suppress(FileNotFoundError):  # somebody else has deleted it
                     os.unlink(self._path)
         finally:
             try:
                 # Should a thread still write: the number may soon be another file's.
-                fd, self._fd = self._fd, -1
-                os.close(fd)  # frees all locks of this process on the file, that of the next holder too
+                opened, self._opened = self._opened, []
+                for fd in opened:
+                    os.close(fd)  # frees all locks of this process on the file, that of the next holder too
             finally:
-                self._let_go()
-
-    def _let_go(self) -> None:
-        """Let another run of this process have the journal."""
-        if _held.get(self._journal) is self:
-            del _held[self._journal]
+                _held.pop(self._journal, None)
 
 
 def check_place(journal: str) -> None:

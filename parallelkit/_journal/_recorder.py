@@ -61,12 +61,17 @@ class Recording(Unrecorded):
             try:
                 self.open(guard, whole=False)
             finally:
-                self.close()
+                try:
+                    self.close()
+                finally:
+                    self.close()  # again, in case a signal handler has raised in the first
         else:
             check_place(self._path)
 
     def open(self, guard: Guard, *, whole: bool = True) -> None:
-        self._journal = Journal(self._path, self._function, guard, whole=whole)
+        # In two steps, as a signal handler may raise between them: what it has interrupted can be closed.
+        self._journal = Journal(self._path, self._function)
+        self._journal.open(guard, whole=whole)
         with guard():
             for record in self._journal.find(list(self._tasks)):
                 if (why := difference(record.function, self._tasks[record.key], "this task")) is not None:
@@ -100,7 +105,6 @@ class Recording(Unrecorded):
 
     def close(self) -> None:
         writer, journal = self._writer, self._journal
-        self._writer = self._journal = None
         self.recalls, self._stop = (), stop_nobody  # the old ones refer to the run, and so to all its values
         try:
             if writer is not None:
@@ -108,6 +112,8 @@ class Recording(Unrecorded):
         finally:
             if journal is not None:
                 journal.close()
+        # Only now: if a signal handler has raised above, the next call does it again.
+        self._writer = self._journal = None
 
 
 class Recorder:
