@@ -91,7 +91,8 @@ class Journal:
         import sqlite3
 
         connect = partial(sqlite3.connect, isolation_level=None, check_same_thread=False)
-        self._connections.extend(map(connect, (self.path,)))  # in one call, for a handler may raise after each
+        # One call opens and notes it, for a signal handler may raise after each.
+        self._connections.extend(map(connect, (self.path,)))
         connection = self._connections[-1]
         connection.execute("PRAGMA synchronous = NORMAL")
         return connection
