@@ -10,7 +10,8 @@ from io import BytesIO
 import cloudpickle
 import pytest
 
-from parallelkit._worker._by_value import MoreError, pack_function, reduce_function
+from parallelkit._worker._by_value import pack_function, reduce_function
+from parallelkit._worker._elsewhere import MoreError
 from parallelkit._worker._travel import by_value_pickler, dump, pack, unpack
 
 SOURCE = '''

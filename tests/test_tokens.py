@@ -1,7 +1,8 @@
-"""Objects that a module has once, and looks for with ``is``: a task of a script has those of its own process."""
+"""What a library has once, and may look for with ``is``: a task of a script has that of its own process."""
 
 import dataclasses
 import sys
+import threading
 import types
 
 import cloudpickle
@@ -114,3 +115,95 @@ def test_a_module_that_is_sent_by_value_has_none(module):
         cloudpickle.unregister_pickle_by_value(module)
     type(module.missing).__module__ = 7
     assert unpack(pack(sent))() is not module.missing
+
+
+LIBRARY = """
+def made():
+    def sin(number): return registry[sin]
+    return sin
+sin = made()
+registry = {sin: 7}
+class Wave: pass
+Wave.__module__ = "_waves.core"
+"""
+
+
+@pytest.fixture
+def waves(monkeypatch):
+    """A library with a function and a class that are not where they say; another one, loaded before, has imported them."""
+    made = types.ModuleType("waves")
+    exec(LIBRARY, vars(made))
+    made.sin.__module__ = "waves.tracer"
+    before = types.ModuleType("before_waves")
+    before.sin, before.Wave = made.sin, made.Wave
+    for module in (before, made):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return made
+
+
+@pytest.mark.parametrize("again", ["", "; Local"], ids=["by itself", "with cloudpickle"])
+def test_a_function_that_is_not_where_it_says_is_that_of_its_library(waves, again):
+    """As autograd has those of numpy, which it knows by who they are, and not those that were sent."""
+    source = f"class Local: pass\ndef used():\n sin(1){again}\n return sin"
+    assert unpack(pack(of_script(source, sin=waves.sin)))() is waves.sin
+    there = unpack(pack(of_script(source.replace("return sin", "return sin(1)"), sin=waves.sin)))
+    assert 7 == there()
+
+
+def test_a_class_that_is_not_where_it_says_is_that_of_its_library(waves):
+    """As regex has ``Match``, which says that it is in ``_regex``; it may be in an annotation."""
+    there = unpack(pack(of_script("def used(item: Wave): return Wave", Wave=waves.Wave)))
+    assert there(1) is waves.Wave is there.__annotations__["item"]
+    assert [waves.Wave] == unpack(pack([waves.Wave]))
+
+
+@pytest.mark.parametrize("name", ["sin", "Wave"])
+def test_what_no_module_of_its_library_has_is_sent_by_value(waves, monkeypatch, name):
+    """Other libraries may have it, but importing them may do anything. Nor does one have it that is itself sent by value."""
+    sent, known = (
+        of_script(f"def used(): return {name}", **{name: getattr(waves, name)}),
+        getattr(waves, name),
+    )
+    cloudpickle.register_pickle_by_value(waves)
+    try:
+        assert b"waves\x94\x85" not in pack(sent), "the module is not imported"
+    finally:
+        cloudpickle.unregister_pickle_by_value(waves)
+    monkeypatch.delattr(waves, name)
+    assert unpack(pack(sent))().__name__ == known.__name__
+    assert b"before_waves" not in pack(sent)
+
+
+class InC(threading.local):
+    """Refuses to be pickled as an object written in C does that has no way of its own, such as the functions of nanobind."""
+
+    def __init__(self, name):
+        self.__name__ = name
+
+    def __call__(self):
+        return self.__name__
+
+
+class InPython:
+    """A callable with state."""
+
+    def __init__(self, name):
+        self.__name__ = name
+
+    def __call__(self):
+        return self.__name__
+
+
+@pytest.mark.parametrize("kind", [InC, InPython])
+def test_a_callable_written_in_c_is_that_of_its_library(monkeypatch, kind):
+    """Such as ``duckdb.connect``; others are sent as they are now."""
+    library = types.ModuleType(f"{__name__}.library")
+    library.connect, library.other = kind("connect"), kind("another")
+    monkeypatch.setitem(sys.modules, library.__name__, library)
+    there = unpack(pack(of_script("def used(): return connect", connect=library.connect)))()
+    assert (kind is InC) == (there is library.connect)
+    assert "connect" == there()
+    if kind is InC:
+        for _ in range(2):  # its type is known by now
+            with pytest.raises(TypeError, match="cannot pickle"):
+                pack(of_script("def used(): return other", other=library.other))

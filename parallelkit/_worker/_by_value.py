@@ -14,6 +14,7 @@ from io import BytesIO
 from itertools import accumulate
 
 from parallelkit._raised import is_of_signal
+from parallelkit._worker._elsewhere import MoreError, elsewhere, is_importable
 from parallelkit._worker._functions import (
     codes,
     fill_function,
@@ -24,7 +25,6 @@ from parallelkit._worker._functions import (
     make_function,
     make_lazy,
 )
-from parallelkit._worker._script import NAMES
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -48,10 +48,6 @@ OF_MODULES = "__package__", "__name__", "__path__", "__file__"
 """The globals by which a function imports what is relative to its module."""
 
 
-class MoreError(Exception):
-    """The pickle needs cloudpickle."""
-
-
 class _Functions(Pickler):
     """Pickles functions of the script, with what they refer to as long as that can be imported or is plain data."""
 
@@ -63,7 +59,7 @@ class _Functions(Pickler):
         """Called for all but plain data. Of other types, plain pickle and cloudpickle may make different things."""
         kind = type(obj)
         if kind is types.FunctionType:
-            return NotImplemented if is_importable(obj) else reduce_function(self, obj)
+            return NotImplemented if is_importable(obj) else elsewhere(obj) or reduce_function(self, obj)
         if kind in _REDUCERS:
             return _REDUCERS[kind](obj)
         if kind in _PLAIN or obj is types.NoneType or (kind in _NAMED and is_importable(obj)):
@@ -86,22 +82,6 @@ def _are_any_sent() -> bool:
     # Another thread may be loading it just now; then nothing is registered yet.
     registry = getattr(sys.modules.get("cloudpickle.cloudpickle"), "list_registry_pickle_by_value", None)
     return registry is not None and bool(registry())
-
-
-def is_importable(obj: Any) -> bool:
-    """Whether a function or class is found under its name at the other end, which does not have the script.
-
-    Raises MoreError if it does not tell its module: then cloudpickle, and plain pickle too, look through all that are loaded.
-    """
-    name = getattr(obj, "__module__", None)
-    if type(name) is not str:
-        raise MoreError
-    if name in NAMES:
-        return False
-    found: Any = sys.modules.get(name)
-    for part in obj.__qualname__.split("."):
-        found = getattr(found, part, None)
-    return found is obj
 
 
 def reduce_function(pickler: Any, function: types.FunctionType) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from copyreg import __newobj__  # type: ignore[attr-defined]  # public by its name alone
-from types import FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 from parallelkit._raised import tolerated
 from parallelkit._worker import _by_value
+from parallelkit._worker._elsewhere import elsewhere
 from parallelkit._worker._functions import is_set
 from parallelkit._worker._script import NAMES
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 _USUAL = "__eq__", "__reduce__", "__reduce_ex__", "__getstate__"
 """What a token's class has of ``object``."""
 
+_PICKLED = frozenset([FunctionType, BuiltinFunctionType, MethodType, type])
+"""Kinds of callables that picklers know."""
+
 
 def of_sys() -> dict[type, Any]:
     """How ``sys.version_info`` and the like are pickled, whose classes have no name: by that which they have in ``sys``."""
@@ -26,25 +30,37 @@ def of_sys() -> dict[type, Any]:
 
 
 def reduce_function(pickler: Any, function: FunctionType) -> Any:
-    """As ``_by_value.reduce_function``; tokens among what the function uses are then sent by name, wherever else they are."""
+    """As ``_by_value.reduce_function``, but by name if a module of its library has it.
+
+    Tokens among what the function uses, and callables written in C, are then sent by name, wherever else they are.
+    """
+    if (by_name := elsewhere(function)) is not None:
+        return by_name
     reduced = _by_value.reduce_function(pickler, function)
     _, rest = reduced[2]
     captured = [cell.cell_contents for cell in rest["__closure__"] or () if is_set(cell)]
     for value in (*rest["__globals__"].values(), *captured):
         kind = type(value)
-        if kind not in pickler.dispatch_table and _is_token(value) and _name_of(value) is not None:
-            pickler.dispatch_table[kind] = _reduce
+        if kind in pickler.dispatch_table or kind in _PICKLED or not _is_usual(kind):
+            continue
+        made_of = _made_of(value)
+        if made_of is None and callable(value) and elsewhere(value) is not None:
+            pickler.dispatch_table[kind] = _reduce_callable
+        elif made_of == (__newobj__, (kind,), None) and _name_of(value) is not None:
+            pickler.dispatch_table[kind] = _reduce_token
     return reduced
 
 
-def _is_token(value: object) -> bool:
-    """Whether it is nothing but who it is: it has no state, and no way of its own to be compared or pickled."""
-    kind = type(value)
-    if any(type.__getattribute__(kind, name) is not getattr(object, name) for name in _USUAL):
-        return False
-    with tolerated():  # it may refuse to be pickled in any way
-        return object.__reduce_ex__(value, 5)[:3] == (__newobj__, (kind,), None)
-    return False
+def _is_usual(kind: type) -> bool:
+    """Whether its objects have no way of their own to be compared or pickled."""
+    return all(type.__getattribute__(kind, name) is getattr(object, name) for name in _USUAL)
+
+
+def _made_of(value: object) -> Any:
+    """How it is pickled: by what, of what, and with which state; None if it cannot be."""
+    with tolerated():  # it may refuse in any way
+        return object.__reduce_ex__(value, 5)[:3]
+    return None
 
 
 def _name_of(token: object) -> tuple[ModuleType, str] | None:
@@ -59,5 +75,9 @@ def _name_of(token: object) -> tuple[ModuleType, str] | None:
     return next(((module, name) for name, value in list(vars(module).items()) if value is token), None)
 
 
-def _reduce(token: object) -> Any:
+def _reduce_token(token: object) -> Any:
     return token.__reduce_ex__(5) if (found := _name_of(token)) is None else (getattr, found)
+
+
+def _reduce_callable(known: Any) -> Any:
+    return elsewhere(known) or known.__reduce_ex__(5)

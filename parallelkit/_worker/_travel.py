@@ -175,6 +175,7 @@ def by_value_pickler() -> Any:
 @cache
 def _by_value_pickler(cloudpickle: Any) -> Any:
     from parallelkit._worker._by_value import MAKERS
+    from parallelkit._worker._elsewhere import elsewhere
     from parallelkit._worker._tokens import reduce_function
 
     by_name = MAKERS.union(made for made in vars(cloudpickle).values() if type(made) is FunctionType)
@@ -194,9 +195,9 @@ def _by_value_pickler(cloudpickle: Any) -> Any:
             if self.editions is not None and id(obj) in self.editions.known:
                 return self.editions.known[id(obj)]
             reduced = super().reducer_override(obj)
-            return (
-                reduced if reduced is NotImplemented else _classes.reduce_class(obj, reduced, self.editions)
-            )
+            if reduced is NotImplemented:
+                return reduced
+            return elsewhere(obj) or _classes.reduce_class(obj, reduced, self.editions)
 
     if "__mp_main__" not in modules:
         return ByValue

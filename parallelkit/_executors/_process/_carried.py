@@ -17,11 +17,12 @@ from parallelkit._executors._process._definitions import Definitions
 from parallelkit._executors._process._generators import AlikeError, refuse_alike
 from parallelkit._executors._shared import Numbers
 from parallelkit._tasks import call_star
-from parallelkit._worker._by_value import MoreError, pack_function
+from parallelkit._worker._by_value import pack_function
 from parallelkit._worker._caches import CACHED
 from parallelkit._worker._call_functions import cached_class, cached_function
 from parallelkit._worker._chunk import Chunk
 from parallelkit._worker._editions import Editions
+from parallelkit._worker._elsewhere import MoreError
 from parallelkit._worker._jobs import kept_function, new_function
 from parallelkit._worker._script import NAMES
 from parallelkit._worker._travel import Apart, by_value_pickler, dump, pack_by_value
