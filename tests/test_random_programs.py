@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
@@ -56,8 +57,26 @@ class Program:
         self.futures.append(future)
 
     def map(self):
-        numbers = self.chance.choices(range(20), k=5)
-        return list(self.executor.map(compute, numbers, chunksize=self.chance.randint(1, 3)))
+        """All values; in time, in chunks, and a few calls ahead, which says how much of the input was read."""
+        numbers, read = self.chance.choices(range(20), k=5), []
+        options = {"timeout": self.chance.choice([None, PATIENCE]), "chunksize": self.chance.randint(1, 3)}
+        if sys.version_info >= (3, 14):
+            options["buffersize"] = self.chance.choice([None, 1, 2])
+        try:
+            values = self.executor.map(
+                compute, (read.append(number) or number for number in numbers), **options
+            )
+            self.seen.append(read.copy())
+            return list(values)
+        finally:
+            self.seen.append(read)
+
+    def leave_map(self):
+        """The first value only; what has not begun then is cancelled."""
+        values = self.executor.map(abs, range(5), chunksize=self.chance.randint(1, 3))
+        first = next(values)
+        values.close()
+        return first
 
     def complete(self):
         # After such a shutdown, those that were cancelled never come out of the standard pools.
@@ -113,6 +132,7 @@ def test_threads_do_what_the_standard_pool_does(seed):
         steps = (
             program.submit,
             program.map,
+            program.leave_map,
             program.complete,
             program.ask_one,
             program.cancel_behind_blocked,
@@ -128,7 +148,6 @@ def test_processes_do_what_the_standard_pool_does(seed):
     seen = []
     for kind in (partial(ProcessPoolExecutor, mp_context=get_context("spawn")), ProcessExecutor):
         program = Program(seed, kind(2), 2)
-        seen.append(
-            program.run(program.submit, program.map, program.complete, program.ask_one, program.shut_down)
-        )
+        steps = (program.submit, program.map, program.leave_map, program.complete, program.ask_one)
+        seen.append(program.run(*steps, program.shut_down))
     assert seen[0] == seen[1]
