@@ -15,6 +15,7 @@ from patience import wait_until
 from parallelkit import ProcessExecutor, iter_parallel, run_parallel
 from parallelkit._executors._process import _reloads
 from parallelkit._executors._process._reloads import Reloads
+from parallelkit._worker._elsewhere import is_installed
 from parallelkit.joblib_backend import register
 
 PATIENCE = 10.0
@@ -268,6 +269,6 @@ def test_one_looks_at_a_time(edited, monkeypatch):
 
 def test_what_is_installed_is_a_library_wherever_it_lies():
     """Everything in a site-packages folder, the user's or the system's, is a library."""
-    assert _reloads._is_installed("/home/somebody/.local/lib/python3.12/site-packages/numpy/__init__.py")
-    assert _reloads._is_installed("/usr/lib/python3/dist-packages/numpy/__init__.py")
-    assert not _reloads._is_installed("/home/somebody/work/numbers.py")
+    assert is_installed("/home/somebody/.local/lib/python3.12/site-packages/numpy/__init__.py")
+    assert is_installed("/usr/lib/python3/dist-packages/numpy/__init__.py")
+    assert not is_installed("/home/somebody/work/numbers.py")

@@ -99,6 +99,32 @@ def test_what_refuses_to_be_pickled_is_no_token(module):
         pack(of_script("def used(): return it", it=module.it))
 
 
+SETTINGS = """
+class Slow: pass
+class Fast: pass
+strategy = client = Slow()
+def made():
+    class Hidden: pass
+    return Hidden()
+hidden = made()
+"""
+
+
+def test_a_token_that_the_program_has_put_into_a_module_is_sent_by_value(module, monkeypatch):
+    """A worker that imports the module has what was there before, or nothing: such as a client that is made at its first use."""
+    exec(SETTINGS, vars(module))
+    for name, value in (("strategy", module.Fast()), ("client", module.Slow()), ("hidden", module.made())):
+        monkeypatch.setattr(module, name, value)
+        blob = pack(of_script("def used(again=it): return it is again, it", it=value))
+        for there in (module.missing, None):
+            monkeypatch.setattr(module, name, there)
+            same, found = unpack(blob)()
+            assert same
+            assert type(found).__qualname__ == type(value).__qualname__
+        monkeypatch.delattr(module, name)
+        assert type(unpack(blob)()[1]).__qualname__ == type(value).__qualname__
+
+
 def test_a_script_has_its_own_tokens():
     """Its classes are not in any module that a worker has; what one function refers to twice is one object there, too."""
     source = "class Missing: pass\nmissing = Missing()\ndef used(other=missing): return missing is other"
@@ -118,6 +144,7 @@ def test_a_module_that_is_sent_by_value_has_none(module):
 
 
 LIBRARY = """
+__file__ = "/lib/site-packages/waves/__init__.py"
 def made():
     def sin(number): return registry[sin]
     return sin
@@ -172,6 +199,41 @@ def test_what_no_module_of_its_library_has_is_sent_by_value(waves, monkeypatch, 
     monkeypatch.delattr(waves, name)
     assert unpack(pack(sent))().__name__ == known.__name__
     assert b"before_waves" not in pack(sent)
+
+
+def test_what_the_program_may_have_put_there_is_sent_by_value(waves, monkeypatch):
+    """A module of its own binds a name anew, or one that is in memory has it; or a function is wrapped around the library's."""
+    source = "def made(size):\n def get(): return size\n return get\nget = made(1)"
+    for file in ("/home/somebody/work/own.py", None):
+        own = types.ModuleType("own")
+        monkeypatch.setitem(sys.modules, "own", own)
+        if file is not None:
+            own.__file__ = file
+        exec(source, vars(own))
+        own.get = own.made(5)
+        blob = pack(of_script("def used(): return get()", get=own.get))
+        own.get = own.made(1)
+        assert 5 == unpack(blob)()
+        own.Made = type(
+            "Made", (), {"size": 5, "__module__": "own.gone", "__qualname__": "made.<locals>.Made"}
+        )
+        blob = pack([own.Made])
+        own.Made = None
+        assert 5 == unpack(blob)[0].size
+    wrapped = of_script("def used(number): return 'wrapped'")
+    wrapped.__module__, wrapped.__name__, wrapped.__qualname__ = "waves.tracer", "sin", "sin"
+    monkeypatch.setattr(waves, "sin", wrapped)
+    blob = pack(of_script("def used(): return sin(1)", sin=wrapped))
+    monkeypatch.undo()
+    assert "wrapped" == unpack(blob)()
+
+
+def test_a_module_is_sent_by_its_own_name(waves, monkeypatch):
+    """Not by another one, under which it is loaded, too: a worker may have none of that."""
+    waves.__name__ = "waves.other"
+    monkeypatch.setitem(sys.modules, "waves.other", types.ModuleType("waves.other"))
+    there = unpack(pack(of_script("def used(): return sin", sin=waves.sin)))
+    assert "sin" == there().__name__
 
 
 class InC(threading.local):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 from parallelkit._worker._script import NAMES
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from typing import Any
+
+
+_INSTALLED = ("/site-packages/", "/dist-packages/")
+_LIBRARY_FOLDERS = (os.path.dirname(os.__file__), f"{sys.prefix}/lib", f"{sys.prefix}/lib64")
 
 
 class MoreError(Exception):
@@ -37,15 +42,35 @@ def elsewhere(obj: Any) -> Any:
 
     ``regex.Match`` says that it is in ``_regex``, and ``autograd.numpy.sin`` in ``autograd.tracer``. By value, one cannot be
     pickled, and the other would be another function, of which its library knows nothing. None if no module has it by its name.
+    Nor is it sent so if the program may have put it there: workers would not have it, or the one that was there before.
     """
     home, name = getattr(obj, "__module__", None), getattr(obj, "__name__", None)
     if type(home) is not str or home in NAMES or type(name) is not str:
         return None
     library = _library(home)
+    if type(obj) is FunctionType and _library(str(obj.__globals__.get("__name__"))) != library:
+        return None  # it says that it is the function around which it is wrapped
+    by_value = isinstance(obj, (FunctionType, type))
+    if by_value and home in sys.modules and not is_of_library(home):
+        return None  # soon, for this is called for each local function of the program's modules
     for path, module in list(sys.modules.items()):
-        if type(module) is ModuleType and vars(module).get(name) is obj and _library(path) == library:
+        if type(module) is not ModuleType or vars(module).get(name) is not obj or _library(path) != library:
+            continue
+        if vars(module).get("__name__") == path and (not by_value or is_of_library(path)):
             return None if _is_sent(module) else (getattr, (module, name))
     return None
+
+
+def is_of_library(name: str) -> bool:
+    """Whether a loaded module is of an installed library. Modules of the program's own may bind their names anew."""
+    module = sys.modules.get(name)
+    file = vars(module).get("__file__") if type(module) is ModuleType else None
+    return is_installed(file) if type(file) is str else name.partition(".")[0] in sys.stdlib_module_names
+
+
+def is_installed(file: str) -> bool:
+    """Whether this is a file of the standard library, or of another one that has been installed."""
+    return file.startswith(_LIBRARY_FOLDERS) or any(part in file for part in _INSTALLED)
 
 
 def _library(module: str) -> str:

@@ -8,7 +8,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 from parallelkit._raised import tolerated
 from parallelkit._worker import _by_value
-from parallelkit._worker._elsewhere import elsewhere
+from parallelkit._worker._elsewhere import elsewhere, is_importable, is_of_library
 from parallelkit._worker._functions import is_set
 from parallelkit._worker._script import NAMES
 
@@ -63,8 +63,11 @@ def _made_of(value: object) -> Any:
     return None
 
 
-def _name_of(token: object) -> tuple[ModuleType, str] | None:
-    """The module of its class and the name that it has there; None if there is none, or if the module is sent by value."""
+def _name_of(token: object) -> tuple[ModuleType, str, type | None] | None:
+    """The module of its class, the name that it has there, and its class if that is found by name, too.
+
+    None if there is none, or if the module is sent by value.
+    """
     from cloudpickle import cloudpickle
 
     home = type.__getattribute__(type(token), "__module__")
@@ -72,11 +75,24 @@ def _name_of(token: object) -> tuple[ModuleType, str] | None:
     if type(module) is not ModuleType or cloudpickle._is_registered_pickle_by_value(module):
         return None
     # A list, as another thread may be importing it.
-    return next(((module, name) for name, value in list(vars(module).items()) if value is token), None)
+    name = next((name for name, value in list(vars(module).items()) if value is token), None)
+    if name is None:
+        return None
+    kind = type(token)
+    if is_importable(kind):
+        return module, name, kind
+    # Often the token has the name of its class. Else the program may have put it there, and made its class.
+    return (module, name, None) if kind.__name__ == name or is_of_library(home) else None
+
+
+def find_token(module: ModuleType, name: str, kind: Any) -> Any:
+    """The token of this process; if it has another object there, or none, the program has put it there: then one of that class."""
+    found = getattr(module, name) if kind is None else getattr(module, name, None)
+    return found if kind is None or type(found) is kind else kind.__new__(kind)
 
 
 def _reduce_token(token: object) -> Any:
-    return token.__reduce_ex__(5) if (found := _name_of(token)) is None else (getattr, found)
+    return token.__reduce_ex__(5) if (found := _name_of(token)) is None else (find_token, found)
 
 
 def _reduce_callable(known: Any) -> Any:

@@ -12,10 +12,9 @@ from threading import RLock
 from parallelkit._executors._process._preload import attribute_of, file_of
 from parallelkit._executors._process._search_path import here, modules_off, search_path
 from parallelkit._locks import careful
+from parallelkit._worker._elsewhere import is_installed
 
 _LIBRARIES = {"parallelkit", *sys.stdlib_module_names}  # top-level names
-_INSTALLED = ("/site-packages/", "/dist-packages/")
-_LIBRARY_FOLDERS = (os.path.dirname(os.__file__), f"{sys.prefix}/lib", f"{sys.prefix}/lib64")
 _AUTORELOAD = "IPython.extensions.autoreload"
 
 
@@ -87,14 +86,10 @@ class Reloads:
         if top in self._libraries or name in self._marks:
             return False
         file = file_of(name)
-        installed = _is_installed(file)
+        installed = is_installed(file)
         if installed and name == top:
             self._libraries.add(top)
         return file != "" and not installed
-
-
-def _is_installed(file: str) -> bool:
-    return file.startswith(_LIBRARY_FOLDERS) or any(part in file for part in _INSTALLED)
 
 
 def _written_at(name: str) -> int:
