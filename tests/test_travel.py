@@ -852,6 +852,7 @@ since_313 = pytest.mark.skipif(
         pytest.param(TypeVar, (), {"infer_variance": True, "bound": int}, marks=since_312),
         pytest.param(TypeVar, (), {"infer_variance": True, "bound": int, "default": bool}, marks=since_313),
         pytest.param(TypeVar, (int, str), {"infer_variance": True, "default": str}, marks=since_313),
+        pytest.param(TypeVar, (), {"infer_variance": True, "default": None}, marks=since_313),
         pytest.param(TypeVar, (int, str), {"default": int}, marks=since_313),
         pytest.param(ParamSpec, (), {"default": [int]}, marks=since_313),
         pytest.param(TypeVarTuple, (), {"default": int}, marks=since_313),
@@ -859,7 +860,17 @@ since_313 = pytest.mark.skipif(
 )
 def test_type_variables_travel(kind, kinds, options):
     """One of a script has all that it was made with at the other end, where it may be made anew."""
-    made = kind("made", *kinds, **options)
+    _same_elsewhere(kind("made", *kinds, **options))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="there is no such option")
+@pytest.mark.parametrize("name", ["recall", "kept", "owner", "_", "not a name", "class"])
+def test_type_variables_may_have_any_name(name):
+    """The syntax for them, by which they are made at the other end, allows fewer."""
+    _same_elsewhere(TypeVar(name, bound=int, infer_variance=True))
+
+
+def _same_elsewhere(made):
     made.__module__ = "__main__"
     assert _travel.unpack(_travel.pack_by_value(made, None)) is made
     tracked = cloudpickle.cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS
@@ -870,7 +881,7 @@ def test_type_variables_travel(kind, kinds, options):
     assert copy is not made
     options = "constraints", "bound", "covariant", "contravariant", "infer_variance", "default"
     for place in ("__name__", "__module__", *(f"__{option}__" for option in options)):
-        assert getattr(made, place, None) == getattr(copy, place, None)
+        assert getattr(made, place, place) == getattr(copy, place, place)
 
 
 ALIASES = """

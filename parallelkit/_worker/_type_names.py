@@ -11,6 +11,7 @@ from functools import partial
 from sys import version_info
 from types import CodeType
 
+from parallelkit._raised import is_of_signal
 from parallelkit._worker._script import NAMES
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -67,7 +68,7 @@ def reduce_name(thing: Any) -> Any:
             _hold,
         )
     tracker = cloudpickle._get_or_create_tracker_id(thing)
-    if type(thing).__name__ == "TypeVar" and getattr(thing, "__infer_variance__", False):
+    if type(thing).__name__ == "TypeVar" and getattr(thing, "__infer_variance__", False) and _is_name(name):
         meanings = _meanings_of(thing)
         kept: dict[str, Any] = {}  # they come when the variable is there, as above
         words = {word: len(values) for word, (values, _) in meanings.items()}
@@ -129,20 +130,29 @@ def _make(kind: type, args: tuple[Any, ...], options: dict[str, Any], module: st
     return cloudpickle._lookup_class_or_track(tracker, made)
 
 
+def _is_name(text: str) -> bool:
+    """Whether a type parameter may have this name; a ``TypeVar`` that its class has made may have any."""
+    from keyword import iskeyword
+
+    return text.isidentifier() and not iskeyword(text)
+
+
 def _meanings_of(variable: Any) -> dict[str, tuple[tuple[Any, ...], Exception | None]]:
     """What a type parameter stands for, by keyword: values, or the error of looking at it: what it names may not be there (yet)."""
     import typing
 
-    none = None, getattr(typing, "NoDefault", None)
+    none = {"bound": None, "default": getattr(typing, "NoDefault", None)}  # a default may be None
     found: dict[str, tuple[tuple[Any, ...], Exception | None]] = {}
     for word in ("bound", "constraints", "default"):
         try:
-            value = getattr(variable, f"__{word}__", None)
+            value = getattr(variable, f"__{word}__", none.get(word))
         except Exception as error:
+            if is_of_signal(error):
+                raise
             found[word] = (None,), error
         else:
-            values = value if word == "constraints" else (value,)
-            if values and values[0] not in none:
+            values = value if word == "constraints" else () if value is none[word] else (value,)
+            if values:
                 found[word] = values, None
     return found
 
@@ -157,12 +167,15 @@ def _make_variable(name: str, words: dict[str, int], module: str, tracker: str, 
             raise error
         return values[place]
 
-    later = {word: [f"recall({word!r}, {place})" for place in range(many)] for word, many in words.items()}
+    its_recall = f"_{name}"  # any but the variable's own name, which comes first there
+    later = {
+        word: [f"{its_recall}({word!r}, {place})" for place in range(many)] for word, many in words.items()
+    }
     bound = later.get("bound", [""])[0]
     if "constraints" in later:
         bound = f"({', '.join(later['constraints'])},)"
     default = later.get("default", [""])[0]
-    scope: dict[str, Any] = {"recall": recall}
+    scope: dict[str, Any] = {its_recall: recall}
     exec(f"def owner[{name}{bound and ': '}{bound}{default and ' = '}{default}](): pass", scope)
     (made,) = scope["owner"].__type_params__
     made.__module__ = module
