@@ -1,6 +1,8 @@
 """What a library has once, and may look for with ``is``: a task of a script has that of its own process."""
 
+import abc
 import dataclasses
+import enum
 import sys
 import threading
 import types
@@ -269,3 +271,27 @@ def test_a_callable_written_in_c_is_that_of_its_library(monkeypatch, kind):
         for _ in range(2):  # its type is known by now
             with pytest.raises(TypeError, match="cannot pickle"):
                 pack(of_script("def used(): return other", other=library.other))
+
+
+CLASSES = """
+import abc, enum
+class Base(abc.ABC):
+    class Inner(abc.ABC): pass
+class Color(enum.Enum):
+    RED = 1
+"""
+
+
+def test_classes_of_any_metaclass_are_no_tokens(module):
+    """Nor does using one keep others, that a worker finds where they say, from being sent."""
+    exec(CLASSES, vars(module))
+    sent = of_script(
+        "import abc, enum\nclass Local: pass\ndef used(): return ABC, Enum, Base, Base.Inner, Color, Color.RED, Local",
+        ABC=abc.ABC,
+        Enum=enum.Enum,
+        Base=module.Base,
+        Color=module.Color,
+    )
+    for _ in range(2):
+        *there, _ = unpack(pack(sent))()
+        assert there == [abc.ABC, enum.Enum, module.Base, module.Base.Inner, module.Color, module.Color.RED]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from copyreg import __newobj__  # type: ignore[attr-defined]  # public by its name alone
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 
 from parallelkit._raised import tolerated
 from parallelkit._worker import _by_value
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _USUAL = "__eq__", "__reduce__", "__reduce_ex__", "__getstate__"
 """What a token's class has of ``object``."""
 
-_PICKLED = frozenset([FunctionType, BuiltinFunctionType, MethodType, type])
-"""Kinds of callables that picklers know."""
+_PICKLED = FunctionType, BuiltinFunctionType, MethodType, type, NoneType
+"""What picklers know; classes of any metaclass are among it."""
 
 
 def of_sys() -> dict[type, Any]:
@@ -41,7 +41,7 @@ def reduce_function(pickler: Any, function: FunctionType) -> Any:
     captured = [cell.cell_contents for cell in rest["__closure__"] or () if is_set(cell)]
     for value in (*rest["__globals__"].values(), *captured):
         kind = type(value)
-        if kind in pickler.dispatch_table or kind in _PICKLED or not _is_usual(kind):
+        if kind in pickler.dispatch_table or issubclass(kind, _PICKLED) or not _is_usual(kind):
             continue
         made_of = _made_of(value)
         if made_of is None and callable(value) and elsewhere(value) is not None:
