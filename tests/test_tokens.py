@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import enum
+import importlib
 import sys
 import threading
 import types
@@ -295,3 +296,17 @@ def test_classes_of_any_metaclass_are_no_tokens(module):
     for _ in range(2):
         *there, _ = unpack(pack(sent))()
         assert there == [abc.ABC, enum.Enum, module.Base, module.Base.Inner, module.Color, module.Color.RED]
+
+
+def test_a_ufunc_that_tells_no_module_is_not_looked_for_in_the_script(monkeypatch):
+    """As with ``from scipy.special import expit``. Once multiprocessing is imported, the script is ``__mp_main__``, too."""
+    umath = importlib.import_module("numpy.linalg._umath_linalg")
+    script = types.ModuleType("__main__")
+    script.det = umath.det
+    for name in ("__main__", "__mp_main__"):
+        monkeypatch.setitem(sys.modules, name, script)
+    sys.modules[umath.__name__] = sys.modules.pop(umath.__name__)  # so that it comes after the script
+    for sent in (umath.det, [umath.det], of_script("def used(): return det", det=umath.det)):
+        assert b"__mp_main__" not in pack(sent)
+        there = unpack(pack(sent))
+    assert there() is umath.det

@@ -61,6 +61,14 @@ def elsewhere(obj: Any) -> Any:
     return None
 
 
+def module_with(obj: object, name: str) -> ModuleType | None:
+    """A module, which is not the script, that has an object under this name; None if there is none."""
+    for path, module in list(sys.modules.items()):
+        if type(module) is ModuleType and vars(module).get(name) is obj and path not in NAMES:
+            return None if _is_sent(module) else module
+    return None
+
+
 def is_of_library(name: str) -> bool:
     """Whether a loaded module is of an installed library. Modules of the program's own may bind their names anew."""
     module = sys.modules.get(name)

@@ -158,7 +158,7 @@ def by_value_pickler() -> Any:
     """
     from cloudpickle import cloudpickle  # late: it takes 20 ms to import
 
-    from parallelkit._worker._by_value import send_modules, send_wrapped
+    from parallelkit._worker._by_value import send_modules, send_ufuncs, send_wrapped
 
     pickler = _by_value_pickler(cloudpickle)
     table: dict[type, Callable[[Any], Any]] = {}
@@ -168,6 +168,7 @@ def by_value_pickler() -> Any:
     send_by_name(table)
     send_modules(table)
     send_wrapped(table)
+    send_ufuncs(table)
     pickler.dispatch_table.update(table)  # in one step, since other threads may be using it
     return pickler
 
