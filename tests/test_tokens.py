@@ -298,15 +298,21 @@ def test_classes_of_any_metaclass_are_no_tokens(module):
         assert there == [abc.ABC, enum.Enum, module.Base, module.Base.Inner, module.Color, module.Color.RED]
 
 
-def test_a_ufunc_that_tells_no_module_is_not_looked_for_in_the_script(monkeypatch):
+@pytest.mark.parametrize(
+    ("home", "name"), [("numpy.linalg._umath_linalg", "det"), ("msgspec", "UNSET"), ("msgspec", "NODEFAULT")]
+)
+def test_what_tells_no_module_is_not_looked_for_in_the_script(monkeypatch, home, name):
     """As with ``from scipy.special import expit``. Once multiprocessing is imported, the script is ``__mp_main__``, too."""
-    umath = importlib.import_module("numpy.linalg._umath_linalg")
+    if home == "msgspec":
+        pytest.importorskip("msgspec", reason="needs msgspec (pip install msgspec)")
+    known = getattr(importlib.import_module(home), name)
     script = types.ModuleType("__main__")
-    script.det = umath.det
-    for name in ("__main__", "__mp_main__"):
-        monkeypatch.setitem(sys.modules, name, script)
-    sys.modules[umath.__name__] = sys.modules.pop(umath.__name__)  # so that it comes after the script
-    for sent in (umath.det, [umath.det], of_script("def used(): return det", det=umath.det)):
+    setattr(script, name, known)
+    for second in ("__main__", "__mp_main__"):
+        monkeypatch.setitem(sys.modules, second, script)
+    for module in [path for path in list(sys.modules) if path.partition(".")[0] == home.partition(".")[0]]:
+        sys.modules[module] = sys.modules.pop(module)  # so that it comes after the script
+    for sent in (known, [known], of_script("def used(): return known", known=known)):
         assert b"__mp_main__" not in pack(sent)
         there = unpack(pack(sent))
-    assert there() is umath.det
+    assert there() is known

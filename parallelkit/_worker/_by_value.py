@@ -14,7 +14,7 @@ from io import BytesIO
 from itertools import accumulate
 
 from parallelkit._raised import is_of_signal
-from parallelkit._worker._elsewhere import MoreError, elsewhere, is_importable, module_with
+from parallelkit._worker._elsewhere import MoreError, elsewhere, is_importable
 from parallelkit._worker._functions import (
     codes,
     fill_function,
@@ -217,26 +217,6 @@ def send_wrapped(table: dict[type, Any]) -> None:
     for kind in kinds:
         table.setdefault(kind, reduce)
         kinds += type.__subclasses__(kind)
-
-
-def send_ufuncs(table: dict[type, Any]) -> None:
-    """Have a pickler with this table send numpy's ufuncs by a module that has them, if they tell none, as those of scipy.special.
-
-    Pickle looks for them in all modules, also in the script, under the second name that it has once multiprocessing is imported.
-    """
-    kind: Any = getattr(sys.modules.get("numpy"), "ufunc", None)
-    usual = table.get(kind)
-    if usual is None:
-        return
-
-    def reduce(ufunc: Any) -> Any:
-        reduced = usual(ufunc)
-        if type(reduced) is not str or getattr(ufunc, "__module__", None) is not None:
-            return reduced
-        module = module_with(ufunc, reduced)
-        return reduced if module is None else (getattr, (module, reduced))
-
-    table[kind] = reduce
 
 
 LAZY: Any = getattr(types, "LazyImportType", None)

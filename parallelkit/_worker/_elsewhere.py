@@ -61,7 +61,32 @@ def elsewhere(obj: Any) -> Any:
     return None
 
 
-def module_with(obj: object, name: str) -> ModuleType | None:
+def send_unplaced(table: dict[type, Any]) -> None:
+    """Have a pickler with this table send what tells its name, but no module, by a module that has it.
+
+    Such are numpy's ufuncs of other libraries (``scipy.special.expit``), and ``msgspec.UNSET``. Pickle looks for them in all
+    modules, also in the script, under the second name that it has once multiprocessing is imported.
+    """
+
+    def reducer(usual: Any) -> Any:
+        def reduce(thing: Any) -> Any:
+            reduced = usual(thing)
+            if type(reduced) is not str or getattr(thing, "__module__", None) is not None:
+                return reduced
+            module = _module_with(thing, reduced)
+            return reduced if module is None else (getattr, (module, reduced))
+
+        return reduce
+
+    ufunc: Any = getattr(sys.modules.get("numpy"), "ufunc", None)
+    if ufunc in table:
+        table[ufunc] = reducer(table[ufunc])
+    for name in ("UNSET", "NODEFAULT"):
+        if (token := getattr(sys.modules.get("msgspec"), name, None)) is not None:
+            table.setdefault(type(token), reducer(lambda thing: thing.__reduce_ex__(5)))
+
+
+def _module_with(obj: object, name: str) -> ModuleType | None:
     """A module, which is not the script, that has an object under this name; None if there is none."""
     for path, module in list(sys.modules.items()):
         if type(module) is ModuleType and vars(module).get(name) is obj and path not in NAMES:

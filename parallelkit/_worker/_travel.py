@@ -158,7 +158,7 @@ def by_value_pickler() -> Any:
     """
     from cloudpickle import cloudpickle  # late: it takes 20 ms to import
 
-    from parallelkit._worker._by_value import send_modules, send_ufuncs, send_wrapped
+    from parallelkit._worker import _by_value, _elsewhere
 
     pickler = _by_value_pickler(cloudpickle)
     table: dict[type, Callable[[Any], Any]] = {}
@@ -166,9 +166,9 @@ def by_value_pickler() -> Any:
         table |= known
     _connections.refuse_connections(table)
     send_by_name(table)
-    send_modules(table)
-    send_wrapped(table)
-    send_ufuncs(table)
+    _by_value.send_modules(table)
+    _by_value.send_wrapped(table)
+    _elsewhere.send_unplaced(table)
     pickler.dispatch_table.update(table)  # in one step, since other threads may be using it
     return pickler
 
