@@ -10,6 +10,7 @@ from parallelkit._worker._script import NAMES
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 
@@ -53,11 +54,10 @@ def elsewhere(obj: Any) -> Any:
     by_value = isinstance(obj, (FunctionType, type))
     if by_value and home in sys.modules and not is_of_library(home):
         return None  # soon, for this is called for each local function of the program's modules
-    for path, module in list(sys.modules.items()):
-        if type(module) is not ModuleType or vars(module).get(name) is not obj or _library(path) != library:
-            continue
-        if vars(module).get("__name__") == path and (not by_value or is_of_library(path)):
-            return None if _is_sent(module) else (getattr, (module, name))
+    for path, module in _modules_with(obj, name):
+        own = _library(path) == library and vars(module).get("__name__") == path
+        if own and (not by_value or is_of_library(path)):
+            return None if is_sent(module) else (getattr, (module, name))
     return None
 
 
@@ -73,8 +73,10 @@ def send_unplaced(table: dict[type, Any]) -> None:
             reduced = usual(thing)
             if type(reduced) is not str or getattr(thing, "__module__", None) is not None:
                 return reduced
-            module = _module_with(thing, reduced)
-            return reduced if module is None else (getattr, (module, reduced))
+            module = next(
+                (module for path, module in _modules_with(thing, reduced) if path not in NAMES), None
+            )
+            return reduced if module is None or is_sent(module) else (getattr, (module, reduced))
 
         return reduce
 
@@ -86,12 +88,11 @@ def send_unplaced(table: dict[type, Any]) -> None:
             table.setdefault(type(token), reducer(lambda thing: thing.__reduce_ex__(5)))
 
 
-def _module_with(obj: object, name: str) -> ModuleType | None:
-    """A module, which is not the script, that has an object under this name; None if there is none."""
+def _modules_with(obj: object, name: str) -> Iterator[tuple[str, ModuleType]]:
+    """The loaded modules that have an object under this name, by their names, in the order in which they were loaded."""
     for path, module in list(sys.modules.items()):
-        if type(module) is ModuleType and vars(module).get(name) is obj and path not in NAMES:
-            return None if _is_sent(module) else module
-    return None
+        if type(module) is ModuleType and vars(module).get(name) is obj:
+            yield path, module
 
 
 def is_of_library(name: str) -> bool:
@@ -111,7 +112,7 @@ def _library(module: str) -> str:
     return module.partition(".")[0].lstrip("_")
 
 
-def _is_sent(module: ModuleType) -> bool:
+def is_sent(module: ModuleType) -> bool:
     """Whether the program has registered it with cloudpickle to be sent by value, as no worker has it."""
     cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
     is_registered = getattr(cloudpickle, "_is_registered_pickle_by_value", None)

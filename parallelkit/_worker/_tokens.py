@@ -8,7 +8,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, Non
 
 from parallelkit._raised import tolerated
 from parallelkit._worker import _by_value
-from parallelkit._worker._elsewhere import elsewhere, is_importable, is_of_library
+from parallelkit._worker._elsewhere import elsewhere, is_importable, is_of_library, is_sent
 from parallelkit._worker._functions import is_set
 from parallelkit._worker._script import NAMES
 
@@ -68,11 +68,9 @@ def _name_of(token: object) -> tuple[ModuleType, str, type | None] | None:
 
     None if there is none, or if the module is sent by value.
     """
-    from cloudpickle import cloudpickle
-
     home = type.__getattribute__(type(token), "__module__")
     module = sys.modules.get(home) if type(home) is str and home not in NAMES else None
-    if type(module) is not ModuleType or cloudpickle._is_registered_pickle_by_value(module):
+    if type(module) is not ModuleType or is_sent(module):
         return None
     # A list, as another thread may be importing it.
     name = next((name for name, value in list(vars(module).items()) if value is token), None)
