@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import enum
 import importlib
+import pickle
 import sys
 import threading
 import types
@@ -12,7 +13,8 @@ import cloudpickle
 import pytest
 
 from parallelkit import run_parallel
-from parallelkit._worker._travel import pack, unpack
+from parallelkit._worker._elsewhere import is_of_library
+from parallelkit._worker._travel import by_value_pickler, dump, pack, unpack
 
 MODULE = """
 class UNSIGNED: pass
@@ -128,10 +130,16 @@ def test_a_token_that_the_program_has_put_into_a_module_is_sent_by_value(module,
         assert type(unpack(blob)()[1]).__qualname__ == type(value).__qualname__
 
 
-def test_a_script_has_its_own_tokens():
+def test_a_script_has_its_own_tokens(monkeypatch):
     """Its classes are not in any module that a worker has; what one function refers to twice is one object there, too."""
-    source = "class Missing: pass\nmissing = Missing()\ndef used(other=missing): return missing is other"
-    assert unpack(pack(of_script(source)))()
+    source = (
+        "class Missing: pass\nmissing = Missing()\ndef used(other=missing): return missing is other, missing"
+    )
+    used = of_script(source)
+    monkeypatch.setattr(sys.modules["__main__"], "missing", used()[1], raising=False)
+    is_one, there = unpack(pack(used))()
+    assert is_one
+    assert there is not used()[1]
 
 
 def test_a_module_that_is_sent_by_value_has_none(module):
@@ -316,3 +324,23 @@ def test_what_tells_no_module_is_not_looked_for_in_the_script(monkeypatch, home,
         assert b"__mp_main__" not in pack(sent)
         there = unpack(pack(sent))
     assert there() is known
+
+
+def test_what_tells_no_module_and_is_in_none_is_refused_as_before():
+    """Nor is one by name that only a module has that is sent by value."""
+    np = pytest.importorskip("numpy", reason="its ufuncs tell no module")
+    with pytest.raises(pickle.PicklingError, match="Can't pickle <ufunc"):
+        pack([np.frompyfunc(abs, 1, 1)])
+    linalg = importlib.import_module("numpy.linalg._umath_linalg")
+    assert b"import_module" in dump(by_value_pickler(), [linalg.det], None)
+    cloudpickle.register_pickle_by_value(linalg)
+    try:
+        assert b"import_module" not in dump(by_value_pickler(), [linalg.det], None)
+    finally:
+        cloudpickle.unregister_pickle_by_value(linalg)
+
+
+def test_modules_of_libraries():
+    """What is part of the standard library, also in the interpreter itself, or was installed; not what the program has made."""
+    assert all(map(is_of_library, ("json", "sys", "itertools", "pytest")))
+    assert not any(map(is_of_library, (__name__, "not_there")))
