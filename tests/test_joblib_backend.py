@@ -620,6 +620,18 @@ def raising_once(where, monkeypatch, after=False):
     monkeypatch.setattr(owner, name, cut_off)
 
 
+def test_a_port_whose_thread_was_not_started_is_closed(monkeypatch):
+    """Nobody else would close it: the workers would go on as if there were a run."""
+    closed, port = [], SimpleNamespace(wake=list)
+    port.close = lambda: closed.append(port)
+    batches = Batches(SimpleNamespace(open=lambda job: port), None)
+    raising_once((_batches.Thread, "start"), monkeypatch)
+    with pytest.raises(TimeoutError):
+        batches.submit(None, None)
+    batches.close()
+    assert [port] == closed
+
+
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize(
     "where",
