@@ -24,7 +24,7 @@ from parallelkit._executors._thread._queue import TicketQueue
 from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._slots import Slots
 from parallelkit._executors._thread._starts import Starts, broken, overran
-from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room
+from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, wake_each
 from parallelkit._locks import careful
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
 
@@ -53,8 +53,7 @@ class ThreadEngine:
         self.idle: deque[ThreadWorker] = deque()
         self.spares: dict[ThreadWorker, None] = {}  # had a slot that was lent, and wait for the next
         self.loss: Loss | None = None
-        self.initializes = initializer is not None
-        self._starts = Starts(initializer, initargs)
+        self.initializes, self._starts = initializer is not None, Starts(initializer, initargs)
         self._registry, self._passing = Registry(), passing
         self.surplus = 0  # threads above capacity, since nested runs have given back their slots
         self.slots = Slots(max_workers, self.workers, self.abandoned)
@@ -179,8 +178,7 @@ class ThreadEngine:
             self.workers.add(worker)
             if self.initializes:
                 self._starts.begin(worker)
-                for port in self.ports:
-                    port.wake()  # a port enforces START_LIMIT, so it must wake in time
+                wake_each(self.ports)  # a port enforces START_LIMIT, so it must wake in time
             worker.thread.start()
         except BaseException as error:
             self._starts.end(worker)
@@ -196,6 +194,9 @@ class ThreadEngine:
             self.idle.pop().gate.open()
         except IndexError:
             return False
+        except BaseException:  # raised by a signal handler, perhaps after one was taken off the idle ones
+            self.rouse()
+            raise
         return True
 
     def initialize(self, worker: ThreadWorker) -> bool:
@@ -239,8 +240,7 @@ class ThreadEngine:
             self.abandoned.add(worker)
             if self.slots.own() <= 0 and self.loss is None:
                 self.loss = loss_at(now, timeout)
-                for port in self.ports:
-                    port.wake()
+                wake_each(self.ports)
         for borrower in self.slots.borrowers(claim):
             borrower._cut_off()
         self._supply_all()

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -923,6 +924,35 @@ def test_handler_that_raises_as_a_port_is_made(monkeypatch):
     with pytest.raises(Stop):
         run_parallel(abs, [1])
     assert not ports
+
+
+def test_handler_that_raises_as_an_idle_thread_is_woken():
+    """The thread takes the next call, though it was off the list of idle ones already, where nobody would wake it."""
+
+    class Stop(Exception):
+        pass
+
+    class Idle(deque):
+        struck = False
+
+        def pop(self):
+            worker = super().pop()
+            if not self.struck:
+                self.struck = True
+                raise Stop
+            return worker
+
+    with ThreadExecutor(1, initializer=int) as executor:
+        executor.submit(abs, 1).result()
+        engine = executor._engine()
+        until(lambda: engine.idle)
+        engine.idle = Idle(engine.idle)
+        with pytest.raises(Stop):
+            run_parallel(abs, [1], executor=executor)
+        try:
+            assert 1 == executor.submit(abs, -1).result(5)
+        finally:
+            engine.rouse()  # else the executor's end would wait for that call, if this fails
 
 
 def test_own_handler_of_sigint_is_left_alone(tmp_path):

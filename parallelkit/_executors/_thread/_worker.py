@@ -73,6 +73,12 @@ def tell_of_room(ports: tuple[ThreadPort, ...]) -> None:
         port.hear_of_room()
 
 
+def wake_each(ports: tuple[ThreadPort, ...]) -> None:
+    """Have the runs of these ports look again for what has changed."""
+    for port in ports:
+        port.wake()
+
+
 class ThreadWorker:
     """One thread.
 
