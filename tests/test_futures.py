@@ -205,7 +205,7 @@ def test_an_executor_that_breaks_again_is_not_logged_again(caplog):
             first, *_ = [executor.submit(go_on) for _ in range(3)]
             begun.wait()
             submitted.set()
-            wait_until(lambda: len(executor._pool._breaks) == 2)
+            wait_until(lambda: len(executor._pool._starts._breaks) == 2)
         finally:
             going_on.set()
     assert first.result()

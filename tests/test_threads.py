@@ -23,7 +23,7 @@ import pytest
 from patience import PATIENCE, wait_until
 
 from parallelkit import ParallelKitError, RateLimit, Retry, Task, TaskTimeout, ThreadExecutor, run_parallel
-from parallelkit._executors import _choice, _threads
+from parallelkit._executors import _choice
 from parallelkit._executors._contract import Ended, Job
 from parallelkit._executors._gate import Gate
 from parallelkit._executors._submit._future import PoolFuture
@@ -1482,8 +1482,8 @@ def test_no_call_waits_for_an_initializer_while_a_thread_is_ready():
 
 def test_initializers_that_raise_at_once_break_the_engine_with_one_error(monkeypatch):
     """An executor would take a second error for the loss of every slot, and end the calls that have begun."""
-    make, both, seen = _threads.broken, threading.Barrier(2), []
-    monkeypatch.setattr(_threads, "broken", lambda *of: both.wait(PATIENCE) >= 0 and make(*of))
+    make, both, seen = _starts.broken, threading.Barrier(2), []
+    monkeypatch.setattr(_starts, "broken", lambda *of: both.wait(PATIENCE) >= 0 and make(*of))
     monkeypatch.setattr(ThreadPort, "fail", lambda _port, error: seen.append(error))
     engine = ThreadEngine(2, initializer=lambda: 1 // 0)
     port = engine.open(Job(abs))

@@ -83,10 +83,15 @@ class ProcessEngine:
             self._numbers.draw(), packed, job.exact and not job.tentative, job.patient, module, pace=pace
         )
         lane.folds = job.folds
-        port = ProcessPort(self, self._supervisor, lane, job)
-        port.job_cost = took, len(packed)
         if self.reloads is not None and self.reloads.look():
             self._supervisor.ask(self._supervisor.pool.renew)
+        port = ProcessPort(self, self._supervisor, lane, job)
+        try:
+            port.job_cost = took, len(packed)
+            self._supervisor.enter(lane)
+        except BaseException:  # raised by a signal handler: nobody else would close it
+            port.close()
+            raise
         return port
 
     def supply(self, tickets: int) -> None:
@@ -131,9 +136,6 @@ class ProcessPort(Port):
         self._ended: list[Block | Ended] = []
         self._decoding: Decoding | None = None
         self._interrupted = self._woken = self._withdrawn = False
-        supervisor.pool.lanes.append(lane)
-        if supervisor.broken is not None:
-            lane.fail(supervisor.broken)
 
     def _new_packing(self, width: Callable[[], int]) -> Packing:
         pack = Packer(self._supervisor.blocks, calls=self._job.fn is None)

@@ -23,7 +23,7 @@ from parallelkit._executors._thread._port import ThreadPort
 from parallelkit._executors._thread._queue import TicketQueue
 from parallelkit._executors._thread._registry import Registry
 from parallelkit._executors._thread._slots import Slots
-from parallelkit._executors._thread._starts import Starts, broken, overran
+from parallelkit._executors._thread._starts import Starts, overran
 from parallelkit._executors._thread._worker import ThreadWorker, end_each, tell_of_room, wake_each
 from parallelkit._locks import careful
 from parallelkit._raised import describe_error, drop_frames, is_of_signal
@@ -45,7 +45,6 @@ class ThreadEngine:
     ) -> None:
         self.max_workers, self.name_prefix = max_workers, name_prefix
         self.broken: Exception | None = None
-        self._breaks: list[Exception] = []
         self.closed = self.lending = False  # lending: whether a slot was ever lent
         self.ports: tuple[ThreadPort, ...] = ()
         self.workers: set[ThreadWorker] = set()
@@ -62,16 +61,19 @@ class ThreadEngine:
     def open(self, job: Job) -> ThreadPort:
         """Open a port. If a task of this engine opens it, the port may use that task's slot as well."""
         outer = None if job.shared else lender(self)
-        with self._lock:
-            if self.closed:  # since the run asked the executor for it: no thread would ever work here
-                raise RuntimeError("this executor is closed: it was shut down before the run began")
-            port = ThreadPort(self, job, nested=outer is not None)
-            if outer is not None:
-                self.lending = True
-                self.slots.lend(port, outer.claim)
-            self.ports += (port,)
-            if current_worker() in self.abandoned:
-                port._cut_off()
+        port = ThreadPort(self, job, nested=outer is not None)
+        try:
+            with self._lock:
+                if self.closed:  # since the run asked the executor for it: no thread would ever work here
+                    raise RuntimeError("this executor is closed: it was shut down before the run began")
+                if outer is not None:
+                    self.lending = True
+                    self.slots.lend(port, outer.claim)
+                self.ports += (port,)
+            port.begin()
+        except BaseException:  # perhaps raised by a signal handler: nobody else would close it
+            port.close()
+            raise
         return port
 
     def is_served_here(self) -> bool:
@@ -224,9 +226,7 @@ class ThreadEngine:
 
     def _break(self, fate: str, cause: BaseException | None = None) -> None:
         """Break the engine, as a failed initializer breaks the standard pools."""
-        # Two initializers may fail at once. A second error would cut off the calls that have begun.
-        self._breaks.append(broken(fate, cause))
-        self.broken = self._breaks[0]
+        self.broken = self._starts.fail(fate, cause)
         for port in self.ports:
             port.fail(self.broken)
 

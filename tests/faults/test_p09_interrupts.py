@@ -30,6 +30,8 @@ from parallelkit import (
     run_parallel,
 )
 from parallelkit._executors._process._reloads import Reloads
+from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._thread._port import ThreadPort, _open
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._journal._file import Journal
 
@@ -924,6 +926,32 @@ def test_handler_that_raises_as_a_port_is_made(monkeypatch):
     with pytest.raises(Stop):
         run_parallel(abs, [1])
     assert not ports
+
+
+@pytest.mark.parametrize(("make", "step"), [(ThreadExecutor, "begin"), (ProcessExecutor, "enter")])
+def test_handler_that_raises_as_a_port_begins(make, step, monkeypatch):
+    """The engine keeps nothing of it: it would look at it, and count it as a run beside others, for ever."""
+
+    class Stop(Exception):
+        pass
+
+    owner = ThreadPort if make is ThreadExecutor else Supervisor
+    done = getattr(owner, step)
+
+    def strike(*args):
+        done(*args)
+        raise Stop
+
+    with make(1) as executor:
+        engine, before = executor._engine(), set(_open)
+        monkeypatch.setattr(owner, step, strike)
+        with pytest.raises(Stop):
+            run_parallel(abs, [1], executor=executor)
+        if make is ThreadExecutor:
+            assert () == engine.ports
+            assert before == _open
+        else:
+            until(lambda: not engine._supervisor.pool.lanes)
 
 
 def test_handler_that_raises_as_an_idle_thread_is_woken():

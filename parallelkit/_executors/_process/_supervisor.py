@@ -14,7 +14,7 @@ from parallelkit._executors._process._blocks import BlockPool
 from parallelkit._executors._process._deaths import Deaths, end_of
 from parallelkit._executors._process._endings import Termination, close, end_all, settle
 from parallelkit._executors._process._handle import Worker
-from parallelkit._executors._process._lane import Batch, Broken
+from parallelkit._executors._process._lane import Batch, Broken, Lane
 from parallelkit._executors._process._payload import File
 from parallelkit._executors._process._poller import Poller
 from parallelkit._executors._process._reserve import Reserve, Shortage, explain
@@ -34,17 +34,15 @@ class Supervisor(Actor):
 
     def __init__(self, max_workers: int, initializer: bytes | File | None, max_tasks: int | None) -> None:
         super().__init__("parallelkit-supervisor")
-        self.max_workers = max_workers
+        self.max_workers, self._initializer = max_workers, initializer
         self.broken: Broken | None = None
-        self._initializer = initializer
         self.setups = Setups(max_workers, initializer is not None)
         self.pool = WorkerPool(max_workers, max_tasks, self._spawn, self._startable)
         self._deaths, self._shortage = Deaths(max_workers), Shortage()
-        self.blocks = BlockPool()
+        self.blocks, self._termination = BlockPool(), Termination()
         self._calm_until = -inf  # when to look at everything again, at the latest
         self._tell_at = inf  # when to wake a run again, at the latest
         self._offered = False  # whether anything was queued since ``assign`` last looked
-        self._termination = Termination()
         self._opened = ExitStack()  # closed at the end
         self._opened.callback(self._wake_up.close)
         self._poller = Poller(self._wake_up)  # now, while there is a descriptor: the thread cannot do without
@@ -75,6 +73,12 @@ class Supervisor(Actor):
                 return
         self._termination.order(number)
         self.poke()
+
+    def enter(self, lane: Lane) -> None:
+        """Serve a new lane, or fail it if nothing can run any more."""
+        self.pool.lanes.append(lane)
+        if self.broken is not None:  # read only now: what breaks later fails the lanes that are there
+            lane.fail(self.broken)
 
     def _turn_away(self) -> None:
         """Fail every lane that is left or is opened at this moment, so that no run waits for ever."""

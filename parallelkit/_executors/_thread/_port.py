@@ -15,7 +15,7 @@ from parallelkit._errors import ParallelKitError
 from parallelkit._executors._contexts import Variables
 from parallelkit._executors._contract import Block, Ended, Job, Port, Row, Running, Ticket, call_with, drain
 from parallelkit._executors._gate import Gate
-from parallelkit._executors._thread._lending import take_claim
+from parallelkit._executors._thread._lending import current_worker, take_claim
 from parallelkit._executors._thread._loss import Loss
 from parallelkit._executors._thread._overdue import Lookout, overrun
 from parallelkit._executors._thread._queue import UNLIMITED, TicketQueue
@@ -87,7 +87,7 @@ class ThreadPort(TicketQueue, Port):
     def __init__(self, engine: Crew, job: Job, nested: bool) -> None:
         super().__init__(job.ended)
         self._nested = nested  # a task of this engine waits for it
-        self.failure = engine.broken
+        self.failure: Exception | None = None
         self._engine = engine
         self._exact = job.exact
         self._wary = job.wary
@@ -105,14 +105,20 @@ class ThreadPort(TicketQueue, Port):
         self._begun = job.shared  # whether an error raised from here would cost outcomes of other attempts
         self._lookout = Lookout()
         self._alone = True  # no other port has been open meanwhile
-        try:
-            _open.add(self)  # before the look, so that of two new ports one sees the other
-            if len(_open) > 1:
-                for port in list(_open):
-                    port._alone = False
-        except BaseException:  # raised by a signal handler: nobody will close this port
-            _open.discard(self)
-            raise
+
+    def begin(self) -> None:
+        """Count as open; called once the engine knows this port."""
+        _open.add(self)  # before the look, so that of two new ports one sees the other
+        if len(_open) > 1:
+            for port in list(_open):
+                port._alone = False
+        opener: object = current_worker()
+        if opener in self._engine.abandoned:
+            self._cut_off()
+        if (
+            self._engine.broken is not None
+        ):  # read only now: what breaks the engine later tells the ports that it knows
+            self.failure = self._engine.broken
 
     def room(self) -> int:
         if not self._exact:

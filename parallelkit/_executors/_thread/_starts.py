@@ -13,11 +13,12 @@ START_LIMIT = 300.0  # seconds that an initializer may take
 
 
 class Starts:
-    """Which threads are in the initializer, and until when; used under the engine's lock, except for ``run`` and ``len``."""
+    """Which threads are in the initializer, and until when; used under the engine's lock, except for ``run``, ``fail`` and ``len``."""
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
         self._initializer, self._initargs = initializer, initargs
         self._deadlines: dict[ThreadWorker, float] = {}
+        self._breaks: list[Exception] = []
 
     def __len__(self) -> int:
         return len(self._deadlines)
@@ -44,6 +45,14 @@ class Starts:
         workers.difference_update(self._deadlines)
         abandoned.update(self._deadlines)
         self._deadlines.clear()
+
+    def fail(self, fate: str, cause: BaseException | None) -> Exception:
+        """Note that one has failed; return the error that breaks the engine: of two that fail at once, the first.
+
+        The second would cut off the calls that have begun.
+        """
+        self._breaks.append(broken(fate, cause))
+        return self._breaks[0]
 
 
 def overran() -> str:
