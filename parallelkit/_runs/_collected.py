@@ -58,6 +58,7 @@ class Collected:
             self.ledger = self._open_ledger(engine)
             port = engine.open(self._plan.job(self._key, whole=True, guard=self._interrupt.user_code))
             try:  # no ``with``, on the way into which a signal handler may raise
+                opened.callback(port.close)  # again, in case a second one raises in that below
                 loop = self._loop(engine, port)
                 interrupted = self._drive(loop)
             finally:

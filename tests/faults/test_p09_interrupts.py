@@ -954,6 +954,26 @@ def test_handler_that_raises_as_a_port_begins(make, step, monkeypatch):
             until(lambda: not engine._supervisor.pool.lanes)
 
 
+def test_handler_that_raises_again_as_its_first_error_closes_the_port(monkeypatch):
+    """The executor keeps nothing of the run."""
+
+    class Stop(Exception):
+        pass
+
+    close, left = ThreadPort.close, [Stop(), Stop()]
+
+    def strike(port):
+        if left:
+            raise left.pop()
+        close(port)
+
+    monkeypatch.setattr(ThreadPort, "close", strike)
+    with ThreadExecutor(1) as executor:
+        with pytest.raises(Stop):
+            run_parallel(abs, [1], executor=executor)
+        assert () == executor._engine().ports
+
+
 def test_handler_that_raises_as_an_idle_thread_is_woken():
     """The thread takes the next call, though it was off the list of idle ones already, where nobody would wake it."""
 
