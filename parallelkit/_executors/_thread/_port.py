@@ -115,9 +115,7 @@ class ThreadPort(TicketQueue, Port):
         opener: object = current_worker()
         if opener in self._engine.abandoned:
             self._cut_off()
-        if (
-            self._engine.broken is not None
-        ):  # read only now: what breaks the engine later tells the ports that it knows
+        if self._engine.broken is not None:  # read now: of what breaks it later, it tells the ports it knows
             self.failure = self._engine.broken
 
     def room(self) -> int:
