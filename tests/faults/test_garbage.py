@@ -119,12 +119,12 @@ def test_task_that_overwrites_a_word_of_the_protocol(what, monkeypatch):
 @pytest.mark.parametrize("start", [sabotage.start_in_the_future, sabotage.start_never])
 def test_task_that_hides_when_it_began_and_hangs(start, monkeypatch):
     """A hung task that falsifies its start time is still killed, for its start or for inactivity; the others are done."""
-    monkeypatch.setattr(_handle, "STANDSTILL", 0.5)
+    monkeypatch.setattr(_handle, "STANDSTILL", 2.0)
     engine = ProcessEngine(2)
     try:
         with_timeout = partial(far.on, {sabotage.BAD: (sabotage.do_all, [start, sabotage.hang])})
         port = engine.open(Job(with_timeout))
-        port.start([(index, 1, index, 1.0) for index in range(20)])
+        port.start([(index, 1, index, 2.0) for index in range(20)])
         seen, deadline = Seen(), time.monotonic() + WITHIN
         while len(seen) < 20 and time.monotonic() < deadline:
             seen.add(port.wait(deadline))
