@@ -1,6 +1,7 @@
 """What a library has once, and may look for with ``is``: a task of a script has that of its own process."""
 
 import abc
+import collections
 import dataclasses
 import enum
 import importlib
@@ -341,6 +342,34 @@ def test_what_tells_no_module_and_is_in_none_is_refused_as_before(monkeypatch):
         assert b"import_module" not in dump(by_value_pickler(), [known], None)
     finally:
         cloudpickle.unregister_pickle_by_value(library)
+
+
+def test_how_many_modules_are_loaded_does_not_matter(monkeypatch):
+    """A class of ``namedtuple`` has functions that are not where they say; all modules were looked through for each."""
+    Point = collections.namedtuple("Point", "x y", module="__main__")
+    calls = []
+
+    def count(sent):
+        calls.clear()
+        sys.setprofile(lambda frame, event, function: calls.append(event))
+        try:
+            pack(sent)
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    def used(item: Point | None) -> Point: ...
+
+    used.__module__ = "__main__"
+    for sent in (Point, [Point(1, 2)], used):
+        pack(sent)
+        before = count(sent)
+        for number in range(100):
+            name = f"{Point.__name__}.{number}"
+            monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        pack(sent)
+        assert count(sent) < before + 50
+        monkeypatch.undo()
 
 
 def test_modules_of_libraries():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 from types import FunctionType, ModuleType
 
 from parallelkit._worker._script import NAMES
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
 
@@ -54,9 +55,8 @@ def elsewhere(obj: Any) -> Any:
     by_value = isinstance(obj, (FunctionType, type))
     if by_value and home in sys.modules and not is_of_library(home):
         return None  # soon, for this is called for each local function of the program's modules
-    for path, module in _modules_with(obj, name):
-        own = _library(path) == library and vars(module).get("__name__") == path
-        if own and (not by_value or is_of_library(path)):
+    for path, module in _modules_with(obj, name, _modules_of(library)):
+        if vars(module).get("__name__") == path and (not by_value or is_of_library(path)):
             return None if is_sent(module) else (getattr, (module, name))
     return None
 
@@ -74,7 +74,12 @@ def send_unplaced(table: dict[type, Any]) -> None:
             if type(reduced) is not str or getattr(thing, "__module__", None) is not None:
                 return reduced
             module = next(
-                (module for path, module in _modules_with(thing, reduced) if path not in NAMES), None
+                (
+                    module
+                    for path, module in _modules_with(thing, reduced, list(sys.modules))
+                    if path not in NAMES
+                ),
+                None,
             )
             return reduced if module is None or is_sent(module) else (getattr, (module, reduced))
 
@@ -88,11 +93,30 @@ def send_unplaced(table: dict[type, Any]) -> None:
             table.setdefault(type(token), reducer(lambda thing: thing.__reduce_ex__(5)))
 
 
-def _modules_with(obj: object, name: str) -> Iterator[tuple[str, ModuleType]]:
-    """The loaded modules that have an object under this name, by their names, in the order in which they were loaded."""
-    for path, module in list(sys.modules.items()):
+def _modules_with(obj: object, name: str, paths: Iterable[str]) -> Iterator[tuple[str, ModuleType]]:
+    """Those of these modules that are loaded and have an object under this name, by their own names."""
+    for path in paths:
+        module = sys.modules.get(path)
         if type(module) is ModuleType and vars(module).get(name) is obj:
             yield path, module
+
+
+def _modules_of(library: str) -> Iterable[str]:
+    """The names of a library's modules, in the order in which they were loaded.
+
+    Thousands may be loaded, and a class of ``namedtuple`` alone has half a dozen functions that are asked for.
+    """
+    loaded = list(sys.modules)
+    return _by_library(len(loaded), loaded[-1]).get(library, ())
+
+
+@lru_cache(1)
+def _by_library(*_: object) -> dict[str, list[str]]:
+    """The names of all modules by their libraries. What it is given tells whether others have been loaded since."""
+    found: dict[str, list[str]] = {}
+    for path in list(sys.modules):
+        found.setdefault(_library(path), []).append(path)
+    return found
 
 
 def is_of_library(name: str) -> bool:
