@@ -6,6 +6,7 @@ just as ``wait`` has given the lock back, RuntimeError takes the place of what w
 
 from __future__ import annotations
 
+import sys
 import threading
 from itertools import starmap
 from typing import Any
@@ -64,6 +65,8 @@ class Semaphore(threading.Semaphore):
 class Thread(threading.Thread):
     """One whose ``start`` leaves no lock held if a signal handler raises out of it. Then it may begin, or not.
 
+    And one that is alive as long as it runs: before Python 3.13, it was no more once a handler had raised in ``is_alive`` or ``join``.
+
     If what is raised is an ``Exception``, Python may end the thread before it begins, with a KeyError that it prints.
     """
 
@@ -82,3 +85,18 @@ class Thread(threading.Thread):
                 raise
             raised = error.__context__
         raise raised
+
+    if sys.version_info < (3, 13):
+
+        def _wait_for_tstate_lock(self, block: bool = True, timeout: float = -1) -> None:
+            """As that of ``threading``, but the lock, which the thread holds while it runs, is released only if it was taken."""
+            own: Any = self
+            lock, taken = own._tstate_lock, list[bool]()
+            if lock is None:
+                return
+            try:
+                taken.extend(starmap(lock.acquire, ((block, timeout),)))  # in one call, as above
+            finally:
+                if taken and taken[0]:  # without a call, after which a handler may raise
+                    lock.release()
+                    own._stop()

@@ -1,6 +1,7 @@
 """Locks that a ``with`` gives back, whatever is raised as it takes them."""
 
 import _thread
+import os
 import signal
 import sys
 import threading
@@ -8,6 +9,7 @@ import time
 from functools import partial
 
 import pytest
+from patience import wait_until
 
 from parallelkit import ThreadExecutor, _conditions, _locks
 from parallelkit._conditions import Condition, Event, Semaphore, Thread
@@ -193,6 +195,38 @@ def test_an_exception_that_strikes_its_starter_after_a_thread_has_begun_comes_ou
     finally:
         sys.setprofile(before)
     thread.join()
+
+
+def test_wherever_an_exception_strikes_who_asks_or_joins_a_thread_that_runs_is_alive():
+    """Else a stream that is closed would leave its thread waiting, and a supervisor's work be done beside it."""
+    go_on = threading.Event()
+    thread = Thread(target=go_on.wait, args=(PATIENCE,))
+    thread.start()
+    try:
+        for act in (thread.is_alive, partial(thread.join, 0.0)):
+            number = 1
+            while is_struck(act, number):
+                assert thread.is_alive()
+                number += 1
+            assert number > 1
+    finally:
+        go_on.set()
+    thread.join()
+    wait_until(lambda: not thread.is_alive())
+
+
+def test_wherever_an_exception_strikes_who_asks_for_a_thread_that_has_ended_it_can_be_joined():
+    """Nobody would release a lock that was taken to ask for it."""
+    struck, number = True, 0
+    while struck:
+        number += 1
+        thread = Thread(target=int)
+        thread.start()
+        wait_until(lambda ended=f"/proc/self/task/{thread.native_id}": not os.path.exists(ended))
+        struck = is_struck(thread.is_alive, number)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert number > 1
 
 
 def test_it_excludes_other_threads():
