@@ -1,15 +1,18 @@
 """Functions of a script are pickled, and made in a worker, as cloudpickle would do it, but without loading it."""
 
+import asyncio
 import builtins
 import functools
 import subprocess
 import sys
 import types
+from contextlib import asynccontextmanager, contextmanager
 from io import BytesIO
 
 import cloudpickle
 import pytest
 
+from parallelkit import run_parallel
 from parallelkit._worker._by_value import pack_function, reduce_function
 from parallelkit._worker._elsewhere import MoreError
 from parallelkit._worker._travel import by_value_pickler, dump, pack, unpack
@@ -219,6 +222,44 @@ class FunctionWrapper:
 
 class AdapterWrapper(FunctionWrapper):
     pass
+
+
+def test_a_function_decorated_with_a_context_manager_is_sent():
+    """Each call enters one of its own, as here; one that has been entered is refused, as the rest of its body cannot be sent."""
+    names = []
+
+    @contextmanager
+    def noting(name, *, end):
+        names.append(name)
+        yield
+        names.append(end)
+
+    @noting("begun", end="done")
+    def work(item):
+        return item, [*names]
+
+    results = run_parallel(work, [1, 2], executor="processes", max_workers=1)
+    assert [(1, ["begun"]), (2, ["begun", "done", "begun"])] == results.values()
+    entered = noting("begun", end="done")
+    with entered, pytest.raises(TypeError, match=r"entered, which .* cannot be pickled .*generator"):
+        run_parallel(lambda item: entered, [1], executor="processes")
+
+
+def test_a_coroutine_function_decorated_with_a_context_manager_is_sent():
+    """The same with ``asynccontextmanager``, for a task that runs an event loop of its own."""
+
+    @asynccontextmanager
+    async def passing():
+        yield
+
+    @passing()
+    async def negative(item):
+        return -item
+
+    def work(item):
+        return asyncio.run(negative(item))
+
+    assert [-1] == run_parallel(work, [1], executor="processes", max_workers=1).values()
 
 
 @pytest.mark.parametrize("kind", [FunctionWrapper, AdapterWrapper])

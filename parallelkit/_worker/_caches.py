@@ -2,11 +2,13 @@
 
 Their caches are not sent; the values of a ``cached_property`` lie in its objects, and travel with these. A function under
 ``singledispatch`` keeps what it has found in a ``WeakKeyDictionary``, and a class may keep its objects in a
-``WeakValueDictionary``: these are sent with their present content.
+``WeakValueDictionary``: these are sent with their present content. A function that was decorated with what a function under
+``contextmanager`` returned has that, and its generator, which has not begun: another is made at the other end.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import _lru_cache_wrapper, cached_property, lru_cache, partialmethod, update_wrapper
 
 from parallelkit._worker._script import NAMES
@@ -18,6 +20,28 @@ if TYPE_CHECKING:
     from weakref import WeakKeyDictionary, WeakValueDictionary
 
 CACHED = _lru_cache_wrapper
+
+
+def reducers() -> dict[type, Callable[[Any], Any]]:
+    """How a pickler is to reduce all these."""
+    from contextlib import (
+        _AsyncGeneratorContextManager,
+        _GeneratorContextManager,
+    )  # late: so workers start sooner
+    from weakref import WeakKeyDictionary, WeakValueDictionary
+
+    ours: dict[type, Callable[[Any], Any]] = {
+        CACHED: reduce_cached,
+        WeakKeyDictionary: reduce_weak,
+        WeakValueDictionary: reduce_weak,
+        _GeneratorContextManager: reduce_manager,
+        _AsyncGeneratorContextManager: reduce_manager,
+    }
+    if sys.version_info < (3, 12):
+        ours[cached_property] = reduce_property
+    if sys.version_info >= (3, 14):
+        ours[partialmethod] = reduce_partial
+    return ours
 
 
 def reduce_cached(cached: Any) -> Any:
@@ -64,3 +88,11 @@ def reduce_partial(method: partialmethod[Any]) -> Any:
 def reduce_weak(table: WeakKeyDictionary[Any, Any] | WeakValueDictionary[Any, Any]) -> Any:
     """For a pickler: a table of the same entries. What nothing else refers to at the other end is gone there."""
     return type(table), (), None, None, iter(list(table.items()))
+
+
+def reduce_manager(manager: Any) -> Any:
+    """For a pickler: made anew, as a function that it decorates makes one for each call; one that was entered cannot be."""
+    state = vars(manager)
+    if "func" not in state:
+        return object.__reduce_ex__(manager, 4)
+    return type(manager), (state["func"], state["args"], state["kwds"])

@@ -11,7 +11,7 @@ from _pickle import PickleBuffer, Pickler, Unpickler, dumps, loads
 from _struct import Struct
 from _thread import _local
 from collections.abc import Callable, Iterable
-from functools import cache, cached_property, partialmethod
+from functools import cache
 from io import BytesIO
 from mmap import mmap
 from sys import modules, version_info
@@ -222,7 +222,6 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
     import dataclasses
     import os
     from typing import ForwardRef
-    from weakref import WeakKeyDictionary, WeakValueDictionary
 
     from parallelkit._worker import _by_value, _caches, _tokens, _type_names
 
@@ -234,13 +233,11 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
         CodeType: _by_value.reduce_code,
         CellType: _by_value.reduce_cell,
         ModuleType: reduce_module,
-        _caches.CACHED: _caches.reduce_cached,
-        WeakKeyDictionary: _caches.reduce_weak,
-        WeakValueDictionary: _caches.reduce_weak,
         type(os.environ): lambda known: (getattr, (os, "environb" if known is os.environb else "environ")),
         _local: lambda local: (_empty_local, tuple(vars(local))),
         Struct: lambda known: (Struct, (known.format,)),
         **_tokens.of_sys(),
+        **_caches.reducers(),
     }
     SPOILED.add(type(dataclasses.MISSING))
     if version_info >= (3, 15):  # it is a sentinel, of which there are others
@@ -250,9 +247,6 @@ def _reducers(cloudpickle: Any) -> dict[type, Callable[[Any], Any]]:
         ours[type(dataclasses.MISSING)] = lambda _: (getattr, (dataclasses, "MISSING"))
     if version_info >= (3, 14):
         ours[ForwardRef] = _type_names.reduce_reference
-        ours[partialmethod] = _caches.reduce_partial
-    if version_info < (3, 12):
-        ours[cached_property] = _caches.reduce_property
     return ours | dict.fromkeys(_type_names.kinds(), _type_names.reduce_name)
 
 
