@@ -240,6 +240,11 @@ def test_a_function_decorated_with_a_context_manager_is_sent():
 
     results = run_parallel(work, [1, 2], executor="processes", max_workers=1)
     assert [(1, ["begun"]), (2, ["begun", "done", "begun"])] == results.values()
+    kept = noting("begun", end="done")
+    kept.label = "mine"
+    assert ["mine"] == run_parallel(
+        lambda item: kept.label, [1], executor="processes", max_workers=1
+    ).values()
     entered = noting("begun", end="done")
     with entered, pytest.raises(TypeError, match=r"entered, which .* cannot be pickled .*generator"):
         run_parallel(lambda item: entered, [1], executor="processes")

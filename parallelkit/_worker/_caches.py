@@ -24,10 +24,8 @@ CACHED = _lru_cache_wrapper
 
 def reducers() -> dict[type, Callable[[Any], Any]]:
     """How a pickler is to reduce all these."""
-    from contextlib import (
-        _AsyncGeneratorContextManager,
-        _GeneratorContextManager,
-    )  # late: so workers start sooner
+    # Late: workers, which load this module, do not need them to start.
+    from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
     from weakref import WeakKeyDictionary, WeakValueDictionary
 
     ours: dict[type, Callable[[Any], Any]] = {
@@ -92,7 +90,7 @@ def reduce_weak(table: WeakKeyDictionary[Any, Any] | WeakValueDictionary[Any, An
 
 def reduce_manager(manager: Any) -> Any:
     """For a pickler: made anew, as a function that it decorates makes one for each call; one that was entered cannot be."""
-    state = vars(manager)
+    state = {name: value for name, value in vars(manager).items() if name != "gen"}
     if "func" not in state:
         return object.__reduce_ex__(manager, 4)
-    return type(manager), (state["func"], state["args"], state["kwds"])
+    return type(manager), (state["func"], state["args"], state["kwds"]), state

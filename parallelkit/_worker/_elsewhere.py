@@ -73,14 +73,8 @@ def send_unplaced(table: dict[type, Any]) -> None:
             reduced = usual(thing)
             if type(reduced) is not str or getattr(thing, "__module__", None) is not None:
                 return reduced
-            module = next(
-                (
-                    module
-                    for path, module in _modules_with(thing, reduced, list(sys.modules))
-                    if path not in NAMES
-                ),
-                None,
-            )
+            paths = [path for path in list(sys.modules) if path not in NAMES]
+            _, module = next(_modules_with(thing, reduced, paths), (None, None))
             return reduced if module is None or is_sent(module) else (getattr, (module, reduced))
 
         return reduce
