@@ -262,6 +262,14 @@ class PoolEngine(Engine, Protocol):
         """Make sure that there are workers for this many new tickets; the caller starts any thread that needs."""
 
 
+def close_port(port: Port) -> None:
+    """Close a port that nobody else would close, also where a second signal handler raises as it is closed."""
+    try:
+        port.close()
+    finally:
+        port.close()
+
+
 def call_with(job: Job) -> Callable[[Any], Any]:
     """The job as a function of one item; ``job.fn`` itself if it takes no further arguments."""
     return bind(job.fn, job.args, job.kwargs, job.star)

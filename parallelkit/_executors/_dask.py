@@ -11,7 +11,7 @@ from typing import Any, cast
 from parallelkit._executors._cluster._client_run import NOBODY_YET, ClientRun
 from parallelkit._executors._cluster._compatibility import check_cluster
 from parallelkit._executors._cluster._in_flight import Vanished
-from parallelkit._executors._contract import Block, Ended, Job
+from parallelkit._executors._contract import Block, Ended, Job, close_port
 from parallelkit._executors._process._carried import CarriedClasses
 from parallelkit._executors._process._culprit import pack_job
 from parallelkit._executors._process._decode import decode_died
@@ -50,7 +50,7 @@ class DaskEngine:
             with job.guard():  # which the scheduler may keep waiting
                 port.client_run.open()
         except BaseException:
-            port.close()
+            close_port(port)
             raise
         return port
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from parallelkit._collector import without_collector
-from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket
+from parallelkit._executors._contract import Block, Ended, Job, Port, Running, Ticket, close_port
 from parallelkit._executors._process._decode import Decoding, decode_died
 from parallelkit._executors._process._endings import await_ends
 from parallelkit._executors._process._handle import Worker
@@ -90,7 +90,7 @@ class ProcessEngine:
             port.job_cost = took, len(packed)
             self._supervisor.enter(lane)
         except BaseException:  # raised by a signal handler: nobody else would close it
-            port.close()
+            close_port(port)
             raise
         return port
 

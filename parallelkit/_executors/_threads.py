@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from parallelkit._errors import ParallelKitError
-from parallelkit._executors._contract import Job, Ticket
+from parallelkit._executors._contract import Job, Ticket, close_port
 from parallelkit._executors._shared import snapshot
 from parallelkit._executors._thread._lending import Borrower, current_worker, lender, take_claim
 from parallelkit._executors._thread._loss import Loss, loss_at
@@ -72,7 +72,7 @@ class ThreadEngine:
                 self.ports += (port,)
             port.begin()
         except BaseException:  # perhaps raised by a signal handler: nobody else would close it
-            port.close()
+            close_port(port)
             raise
         return port
 

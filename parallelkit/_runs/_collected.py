@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
-from parallelkit._executors._contract import Engine, Port
+from parallelkit._executors._contract import Engine, Port, close_port
 from parallelkit._input._keys import check_keys
 from parallelkit._input._source import DirectSource
 from parallelkit._interrupt import Interrupt, catch_interrupt
@@ -58,11 +58,10 @@ class Collected:
             self.ledger = self._open_ledger(engine)
             port = engine.open(self._plan.job(self._key, whole=True, guard=self._interrupt.user_code))
             try:  # no ``with``, on the way into which a signal handler may raise
-                opened.callback(port.close)  # again, in case a second one raises in that below
                 loop = self._loop(engine, port)
                 interrupted = self._drive(loop)
             finally:
-                port.close()
+                close_port(port)
             return self._conclude(loop, interrupted)
 
     def _unless_interrupted(

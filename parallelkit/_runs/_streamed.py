@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from parallelkit import _collector
-from parallelkit._executors._contract import Engine
+from parallelkit._executors._contract import Engine, close_port
 from parallelkit._facts import Facts
 from parallelkit._input._portion import Portion
 from parallelkit._input._source import Source
@@ -113,8 +113,9 @@ class Streamed:
             port = engine.open(plan.job(queue.key, whole=self._folds, folds=self._folds, guard=guard))
             try:
                 opened.callback(port.close)
+                opened.callback(port.close)  # again, in case a signal handler raises in the first
             except BaseException:  # raised by a signal handler: nobody else would close it
-                port.close()
+                close_port(port)
                 raise
         inline = plan.options.executor == "inline"
         handed, window, interrupt = QueuedSource(self._enter), plan.window(engine, direct=inline), Interrupt()

@@ -31,6 +31,7 @@ from parallelkit import (
 )
 from parallelkit._executors._process._reloads import Reloads
 from parallelkit._executors._process._supervisor import Supervisor
+from parallelkit._executors._processes import ProcessPort
 from parallelkit._executors._thread._port import ThreadPort, _open
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._journal._file import Journal
@@ -880,7 +881,11 @@ def test_handler_that_raises_as_a_stream_is_closed(step, monkeypatch):
         stream.close()
 
 
-@pytest.mark.parametrize("run", [run_parallel, lambda *args, **options: [*iter_parallel(*args, **options)]])
+def stream_all(*args, **options):
+    return [*iter_parallel(*args, **options)]
+
+
+@pytest.mark.parametrize("run", [run_parallel, stream_all])
 def test_handler_that_raises_as_a_run_has_opened_its_port(run):
     """The executor keeps nothing of the run, though it is not the run's own."""
 
@@ -928,9 +933,13 @@ def test_handler_that_raises_as_a_port_is_made(monkeypatch):
     assert not ports
 
 
+@pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize(("make", "step"), [(ThreadExecutor, "begin"), (ProcessExecutor, "enter")])
-def test_handler_that_raises_as_a_port_begins(make, step, monkeypatch):
-    """The engine keeps nothing of it: it would look at it, and count it as a run beside others, for ever."""
+def test_handler_that_raises_as_a_port_begins(make, step, again, monkeypatch):
+    """The engine keeps nothing of it: it would look at it, and count it as a run beside others, for ever.
+
+    ``again``: a second one raises as what the first had raised closes the port.
+    """
 
     class Stop(Exception):
         pass
@@ -945,6 +954,7 @@ def test_handler_that_raises_as_a_port_begins(make, step, monkeypatch):
     with make(1) as executor:
         engine, before = executor._engine(), set(_open)
         monkeypatch.setattr(owner, step, strike)
+        strike_closings(monkeypatch, ThreadPort if make is ThreadExecutor else ProcessPort, [Stop()] * again)
         with pytest.raises(Stop):
             run_parallel(abs, [1], executor=executor)
         if make is ThreadExecutor:
@@ -954,24 +964,30 @@ def test_handler_that_raises_as_a_port_begins(make, step, monkeypatch):
             until(lambda: not engine._supervisor.pool.lanes)
 
 
-def test_handler_that_raises_again_as_its_first_error_closes_the_port(monkeypatch):
+@pytest.mark.parametrize("run", [run_parallel, stream_all])
+def test_handler_that_raises_again_as_its_first_error_closes_the_port(run, monkeypatch):
     """The executor keeps nothing of the run."""
 
     class Stop(Exception):
         pass
 
-    close, left = ThreadPort.close, [Stop(), Stop()]
-
-    def strike(port):
-        if left:
-            raise left.pop()
-        close(port)
-
-    monkeypatch.setattr(ThreadPort, "close", strike)
+    strike_closings(monkeypatch, ThreadPort, [Stop(), Stop()])
     with ThreadExecutor(1) as executor:
         with pytest.raises(Stop):
-            run_parallel(abs, [1], executor=executor)
+            run(abs, [1], executor=executor)
         assert () == executor._engine().ports
+
+
+def strike_closings(monkeypatch, port, errors):
+    """Have each of the next closings of a port raise one of the errors instead."""
+    close = port.close
+
+    def strike(self):
+        if errors:
+            raise errors.pop()
+        close(self)
+
+    monkeypatch.setattr(port, "close", strike)
 
 
 def test_handler_that_raises_as_an_idle_thread_is_woken():
