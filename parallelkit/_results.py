@@ -124,7 +124,7 @@ class Results(Keyed[K, V], Generic[K, V]):
 
     @property
     def failures(self) -> dict[K, Failure[K]]:
-        """A new dict from key to ``Failure``, of the tasks that have no value, including cancelled ones."""
+        """A new dict from key to ``Failure``, of the tasks without a value, cancelled ones included. In a loop, keep it in a variable."""
         found = map(self._ledger.outcome, self._lost())
         return {failure.key: failure for failure in found}  # type: ignore[misc]  # no success
 

@@ -692,6 +692,13 @@ def test_a_failure_travels_as_results_do(make_error):
     ]
 
 
+def test_what_a_pickle_leaves_out_is_noted_without_a_worker():
+    """The note on what an error lost on its way is true of an error that was pickled in the program itself, too."""
+    failure = run_parallel([lambda: raiser(with_lock)], executor="inline").failures[0]
+    (_, note) = journey(failure).error.__notes__
+    assert "left behind, because it cannot be pickled: attribute 'lock'" == note
+
+
 def test_an_attempt_that_succeeded_travels():
     """An attempt without an error can be pickled."""
     (attempt,) = run_parallel(abs, [-1], executor="inline").attempts

@@ -127,9 +127,7 @@ def _thinned_form(error: BaseException) -> Form:
         args = tuple(arg if _travels(arg) else repr_of(arg)[:SHOWN] for arg in own_args)
     left += [name for name, value in fields.items() if not _travels(value)]
     lost = [f"attribute {name!r}" for name in left] + ["arguments"] * (args != own_args)
-    state["__notes__"] = [
-        f"left behind in the worker process, because it cannot be pickled: {', '.join(lost)}"
-    ]
+    state["__notes__"] = [f"left behind, because it cannot be pickled: {', '.join(lost)}"]
     fields = {name: value for name, value in fields.items() if name not in left}
     return _make_bare, (type(error), args, fields), state
 
