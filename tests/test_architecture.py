@@ -112,6 +112,7 @@ _worker/_call_functions  _worker/_faults  _worker/_surroundings  _worker/_buffer
 _worker/_forms  _worker/_parts  _worker/_loggers
 _worker/_travel  _worker/_outbox  _worker/_tracebacks  _worker/_numpy_numbers
 _worker/_classes
+_worker/_annotations
 _worker/_needed  _worker/_built  _worker/_tokens
 _worker/_type_names  _worker/_by_value  _worker/_importing
 _worker/_functions  _worker/_caches  _worker/_elsewhere

@@ -46,9 +46,6 @@ TRACKER = -2
 """The place of cloudpickle's id among the arguments that make a class or an enum, which end in (…, class_tracker_id, extra)."""
 
 HOOK = "__init_subclass__"
-DEFERRED, RETURNED = "__annotate_func__", "__annotations_cache__"
-"""The code of a class's annotations, since Python 3.14, which cloudpickle leaves out; and what that has returned, if it was called."""
-
 ABSTRACT = "__abstractmethods__"
 REGISTERED = "_abc_impl"
 """Stands in a pickle for the classes that are registered with an abstract one."""
@@ -68,13 +65,13 @@ def _made() -> MutableMapping[type, Edition | None]:
     return _once["made"]
 
 
-def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
-    """The class as cloudpickle reduces it, with what that leaves out, and its edition if there are editions."""
+def reduce_class(cls: type, reduced: Any, pickler: Any) -> Any:
+    """The class as cloudpickle reduces it, with what that leaves out, and its edition if the pickler has editions."""
     if len(reduced) < 6:  # the class is found by its name
         return reduced
     from enum import Enum
 
-    from parallelkit._worker import _built  # late: workers do not need it to start
+    from parallelkit._worker import _annotations, _built  # late: workers do not need it to start
 
     known = _built.expression(cls)
     if known is not None:
@@ -85,12 +82,8 @@ def reduce_class(cls: type, reduced: Any, editions: Reducer | None) -> Any:
         reduced = _whole(cls, reduced)
     state, _ = reduced[2]
     state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
-    if DEFERRED in vars(cls):
-        from parallelkit._worker._by_value import annotations_of  # late: workers do not need it to start
-
-        state.pop(DEFERRED, None)
-        state.pop(RETURNED, None)
-        state.setdefault("__annotations__", annotations_of(cls))
+    _annotations.set_annotations(cls, state, type(pickler))
+    editions: Reducer | None = pickler.editions
     if editions is not None:
         reduced = editions.reduce(cls, reduced)
         if len(reduced) < 6:  # something stands for the class

@@ -198,7 +198,7 @@ def _by_value_pickler(cloudpickle: Any) -> Any:
             reduced = super().reducer_override(obj)
             if reduced is NotImplemented:
                 return reduced
-            return elsewhere(obj) or _classes.reduce_class(obj, reduced, self.editions)
+            return elsewhere(obj) or _classes.reduce_class(obj, reduced, self)
 
     if "__mp_main__" not in modules:
         return ByValue
@@ -211,7 +211,7 @@ def _by_value_pickler(cloudpickle: Any) -> Any:
                 return super().reducer_override(obj)
             if isinstance(obj, type):
                 reduced = cloudpickle._dynamic_class_reduce(obj)
-                return _classes.reduce_class(obj, reduced, self.editions)
+                return _classes.reduce_class(obj, reduced, self)
             return self._dynamic_function_reduce(obj) if isinstance(obj, FunctionType) else NotImplemented
 
     return Spawned

@@ -13,8 +13,8 @@ from parallelkit._executors._process._captures import given, goes_by_value, numb
 from parallelkit._executors._process._generators import refuse_alike
 from parallelkit._raised import attributes_of, describe_error, is_of_signal, notes_of
 from parallelkit._worker import _connections
+from parallelkit._worker._annotations import DEFERRED, RETURNED
 from parallelkit._worker._built import is_field
-from parallelkit._worker._classes import DEFERRED, RETURNED
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._parts import flaw_of, why_unfit
 from parallelkit._worker._script import NAMES
