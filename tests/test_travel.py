@@ -462,6 +462,23 @@ def test_a_method_that_cannot_be_pickled_is_told_what_it_takes_along():
     assert f"{why}; create it inside the task" in str(results.failures[1].error)
 
 
+def test_a_command_of_ipython_in_a_task_is_told_to_be_one_of_subprocess():
+    """What IPython makes of ``!ls`` in a cell calls a method of the shell, of which the user has never heard."""
+
+    class Shell(Service):
+        def get_ipython(self):
+            return self
+
+    get_ipython = Shell().get_ipython
+
+    def files(item):
+        return get_ipython().getoutput("ls {item}")
+
+    told = "what a command with ! or % calls, and workers have no IPython: call subprocess.run in place of the command, or use"
+    with pytest.raises(TypeError, match=f"get_ipython, which .*files uses, .*{told} executor='threads'"):
+        run_parallel(files, ["."], executor="processes")
+
+
 def test_what_a_module_has_is_to_be_imported_inside_the_task(monkeypatch):
     """As a script that has imported it from there is told, with the module; the public one, if there are two."""
     service = Service()

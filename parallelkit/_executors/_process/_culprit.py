@@ -24,6 +24,8 @@ Found: TypeAlias = "tuple[str, object, BaseException]"
 """What cannot be pickled: its name, the object, and the error."""
 
 INSIDE = "create it inside the task"
+OF_METHOD = "a method takes its whole object along: pass a plain function and the data that it needs"
+OF_SHELL = "it is what a command with ! or % calls, and workers have no IPython: call subprocess.run in place of the command"
 OF_PICKLE = "when serializing "
 """How the notes begin that pickle adds to errors, since Python 3.14."""
 OUTPUT = ("not opened for reading", "BufferedWriter'", "'_csv.writer'")
@@ -100,7 +102,7 @@ def _remedy_for(culprit: object, cause: BaseException, otherwise: str) -> str:
     if isinstance(culprit, (type, FunctionType)):
         otherwise = "have it at the top level of a module, which workers import"
     elif type(culprit) is MethodType:
-        otherwise = "a method takes its whole object along: pass a plain function and the data that it needs"
+        otherwise = OF_SHELL if culprit.__name__ == "get_ipython" else OF_METHOD
     elif isinstance(culprit, ContextVar):
         otherwise = "read it before the call, and pass its value in args"
     elif type(culprit).__module__ == "ratelimit.decorators":  # each worker would count for itself
