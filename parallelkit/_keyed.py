@@ -46,7 +46,7 @@ def position_of(key: Any, end: int) -> int:
 
 
 class Keyed(Mapping[K, V]):
-    """A mapping whose ``keys()`` prints them, and that numpy does not take for an array of its keys."""
+    """A mapping whose ``keys()`` prints them, whose keys IPython completes, and that numpy does not take for an array of them."""
 
     __slots__ = ()
 
@@ -72,6 +72,10 @@ class Keyed(Mapping[K, V]):
     def keys(self) -> KeysView[K]:
         """The keys, in order, as a view like that of a dict."""
         return Keys(self)
+
+    def _ipython_key_completions_(self) -> list[K]:
+        """What IPython offers for ``results["``, as it does for a dict."""
+        return list(self)
 
 
 class Keys(KeysView[K]):

@@ -146,6 +146,18 @@ def test_the_stop_button_keeps_the_kernel_and_what_was_done(executor):
     assert "False\n" == printed(outputs[4])
 
 
+def test_tab_offers_the_keys_of_results():
+    """As those of a dict, once the first characters of a text are there."""
+    outputs, _ = execute(
+        "from parallelkit import run_parallel\nresults = run_parallel(len, ['bern', 'berlin', 'oslo'], key=str)\n"
+        "outcomes = results.outcomes",
+        "import warnings; warnings.simplefilter('ignore')  # completions() is provisional\n"
+        "for asked in ['results[\"ber', 'outcomes[\"os']:\n"
+        "    print(sorted(each.text for each in get_ipython().Completer.completions(asked, len(asked))))",
+    )
+    assert "['berlin', 'bern']\n['oslo']\n" == printed(outputs[1])
+
+
 def test_the_notebook_of_the_docs_does_what_it_shows(tmp_path):
     """Executed again, every cell prints what is stored in it; `jupyter execute --inplace FILE` stores it anew."""
     cells = [cell for cell in json.loads(TUTORIAL.read_text())["cells"] if cell["cell_type"] == "code"]
