@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
-from parallelkit._executors._contract import Engine, Port, close_port
+from parallelkit._executors._contract import Engine, Port
 from parallelkit._input._keys import check_keys
 from parallelkit._input._source import DirectSource
 from parallelkit._interrupt import Interrupt, catch_interrupt
@@ -58,10 +58,13 @@ class Collected:
             self.ledger = self._open_ledger(engine)
             port = engine.open(self._plan.job(self._key, whole=True, guard=self._interrupt.user_code))
             try:  # no ``with``, on the way into which a signal handler may raise
-                loop = self._loop(engine, port)
-                interrupted = self._drive(loop)
+                try:
+                    loop = self._loop(engine, port)
+                    interrupted = self._drive(loop)
+                finally:
+                    port.close()
             finally:
-                close_port(port)
+                port.close()  # again, in case a second one raised in the first
             return self._conclude(loop, interrupted)
 
     def _unless_interrupted(
