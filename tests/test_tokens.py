@@ -5,16 +5,20 @@ import collections
 import dataclasses
 import enum
 import importlib
+import json
+import os
 import pickle
 import sys
 import threading
 import types
+from importlib.machinery import ModuleSpec
 
 import cloudpickle
 import pytest
 
 from parallelkit import run_parallel
-from parallelkit._worker._elsewhere import is_of_library
+from parallelkit._worker._editions import Editions
+from parallelkit._worker._elsewhere import is_installed, is_of_library
 from parallelkit._worker._travel import by_value_pickler, dump, pack, unpack
 
 MODULE = """
@@ -73,6 +77,113 @@ def test_what_its_module_does_not_have_is_no_token(module):
     for name in ("other", "missing", "other"):
         sent = of_script(f"def used(): return {name}", other=other, missing=module.missing)
         assert (name == "missing") == (unpack(pack(sent))() is module.missing)
+
+
+@pytest.mark.parametrize("token", ["UNSIGNED", "missing"])
+def test_what_holds_a_token_has_it_there_too(module, token):
+    """A schema of marshmallow has ``missing``, whether or not a function has been sent before that names it."""
+    source = """
+class Schema:
+    default = token
+    def __init__(self): self.given = token
+schema = Schema()
+def outer():
+    more = {"a": [schema]}
+    def used(): return schema.given, Schema.default, more["a"][0].given, every[0]
+    return used
+used = outer()
+"""
+    known = getattr(module, token)
+    there = unpack(pack(of_script(source, token=known, every=[known])))()
+    assert all(one is known for one in there)
+
+
+def test_objects_of_known_classes_have_tokens_too(module):
+    """The class was sent with an item before; plain pickle, which can then do, would make other tokens."""
+    scope = {"__name__": "__main__"}
+    exec("class Held:\n def __init__(self, token): self.token = token", scope)
+    held = scope["Held"](module.missing)
+    editions = Editions()
+    pack([held], editions=editions)
+    editions.known[id(scope["Held"])] = Held.make, ()
+    Held.made = scope["Held"]
+    assert unpack(pack([held], editions=editions))[0].token is module.missing
+
+
+class Held:
+    """Has the class that is known at the other end."""
+
+    @staticmethod
+    def make():
+        return Held.made
+
+
+def library(monkeypatch, name, **has):
+    """A module of a library that is installed, which workers can import."""
+    made = types.ModuleType(name)
+    made.__file__ = f"/lib/site-packages/{name}.py"
+    made.__spec__ = ModuleSpec(name, None)
+    vars(made).update(has)
+    monkeypatch.setitem(sys.modules, name, made)
+    return made
+
+
+def sentinel(name):
+    """As ``boltons.typeutils.make_sentinel`` makes those of glom."""
+
+    class Sentinel:
+        def __init__(self):
+            self.name = name
+
+    return Sentinel()
+
+
+@pytest.mark.parametrize("token", [object(), sentinel("SKIP")])
+def test_a_token_whose_class_tells_no_module_is_that_of_its_library(monkeypatch, token):
+    """As with ``from simpy.events import PENDING``, which is a plain object, or glom's ``SKIP``. A library comes before the program."""
+    own = library(monkeypatch, "own", imported=token)
+    own.__file__ = "/home/somebody/own.py"
+    waves = library(monkeypatch, "waves", PENDING=token)
+    library(monkeypatch, f"after_{type(token).__name__}", PENDING=token)  # so that it is looked for anew
+    sent = of_script("def used(): return token, every[0]", token=token, every=[token])
+    blob = pack(sent)
+    assert [] == [name for name in (b"own\x94", b"after") if name in blob]
+    waves.PENDING = object()
+    assert all(one is waves.PENDING for one in unpack(blob)())
+
+
+def test_a_plain_object_of_a_module_of_the_program_is_that_of_the_module(monkeypatch):
+    """If workers can import it, and it has one there; else one is made, which is the same wherever it is used."""
+    token = object()
+    own = library(monkeypatch, "own", MISSING=token)
+    own.__file__ = "/home/somebody/own.py"
+    sent = of_script("def used(): return token, every[0]", token=token, every=[token])
+    blob = pack(sent)
+    assert (token, token) == unpack(blob)()
+    own.MISSING = "another"
+    one, other = unpack(blob)()
+    assert type(one) is object
+    assert one is other is not token
+    own.MISSING, own.__spec__ = token, None
+    library(monkeypatch, "more")  # so that it is looked for anew
+    assert b"own\x94" not in pack(sent)
+
+
+def test_what_the_script_has_made_for_itself_is_in_no_module():
+    """A plain object of its own is one object there, too, and another than here."""
+    token = object()
+    one, other = unpack(pack(of_script("def used(): return token, every[0]", token=token, every=[token])))()
+    assert one is other is not token
+
+
+def test_a_token_with_texts_is_that_of_its_module_if_it_has_these_there(module):
+    """Such as httpx's ``USE_CLIENT_DEFAULT``, which has ``__module__``. With others, it is as it was here."""
+    exec("class Named:\n def __init__(self): self.name = 'default'\ndefault = Named()", vars(module))
+    blob = pack(of_script("def used(): return default", default=module.default))
+    assert unpack(blob)() is module.default
+    module.default.name = "another"
+    assert "default" == unpack(blob)().name
+    assert unpack(blob)() is not module.default
 
 
 @pytest.mark.parametrize(
@@ -374,5 +485,8 @@ def test_how_many_modules_are_loaded_does_not_matter(monkeypatch):
 
 def test_modules_of_libraries():
     """What is part of the standard library, also in the interpreter itself, or was installed; not what the program has made."""
+    assert is_installed(json.__file__)
+    assert not is_installed(f"{sys.prefix}/libs/own.py")
+    assert not is_installed(f"{os.path.dirname(os.__file__)}_of_mine/own.py")
     assert all(map(is_of_library, ("json", "sys", "itertools", "pytest")))
     assert not any(map(is_of_library, (__name__, "not_there")))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 _INSTALLED = ("/site-packages/", "/dist-packages/")
-_LIBRARY_FOLDERS = (os.path.dirname(os.__file__), f"{sys.prefix}/lib", f"{sys.prefix}/lib64")
+_LIBRARY_FOLDERS = (f"{os.path.dirname(os.__file__)}/", f"{sys.prefix}/lib/", f"{sys.prefix}/lib64/")
 
 
 class MoreError(Exception):
@@ -100,8 +100,12 @@ def _modules_of(library: str) -> Iterable[str]:
 
     Thousands may be loaded, and a class of ``namedtuple`` alone has half a dozen functions that are asked for.
     """
-    loaded = list(sys.modules)
-    return _by_library(len(loaded), loaded[-1]).get(library, ())
+    return _by_library(*loaded()).get(library, ())
+
+
+def loaded() -> tuple[int, str]:
+    """How many modules are loaded, and the last: for what is to be found out anew when there are others."""
+    return len(sys.modules), next(reversed(sys.modules))
 
 
 @lru_cache(1)

@@ -177,7 +177,7 @@ def by_value_pickler() -> Any:
 def _by_value_pickler(cloudpickle: Any) -> Any:
     from parallelkit._worker._by_value import MAKERS
     from parallelkit._worker._elsewhere import elsewhere
-    from parallelkit._worker._tokens import reduce_function
+    from parallelkit._worker._tokens import reduce_function, reduce_object
 
     by_name = MAKERS.union(made for made in vars(cloudpickle).values() if type(made) is FunctionType)
 
@@ -192,7 +192,7 @@ def _by_value_pickler(cloudpickle: Any) -> Any:
             if kind is FunctionType:  # those that make the others need no search for their names
                 return NotImplemented if obj in by_name else super().reducer_override(obj)
             if not issubclass(kind, type):  # as nearly always: this is called for each object
-                return NotImplemented
+                return reduce_object(self, obj)
             if self.editions is not None and id(obj) in self.editions.known:
                 return self.editions.known[id(obj)]
             reduced = super().reducer_override(obj)
