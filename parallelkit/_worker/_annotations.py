@@ -68,7 +68,8 @@ def _names_any(scope: Container[str], value: Any) -> bool:
     text = value.__forward_arg__ if isinstance(value, ForwardRef) else value
     if isinstance(text, str):
         return any(map(scope.__contains__, WORD.findall(text)))
-    return any(_names_any(scope, part) for part in getattr(value, "__args__", ()))
+    parts = getattr(value, "__args__", ())
+    return type(parts) is tuple and any(_names_any(scope, part) for part in parts)  # a proxy may have anything
 
 
 def _evaluated(cls: type, texts: dict[str, Any], scope: dict[str, Any]) -> dict[str, Any]:
