@@ -511,6 +511,31 @@ def test_a_run_that_was_done_when_it_was_to_be_stopped_is_whole(count, options):
     assert ("max_failures of 1 reached", 2) == (results.stopped, len(results.failures))
 
 
+class Understated(Table):
+    """An input that has more items than its length tells."""
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize("kind", [Understated, list])
+@pytest.mark.parametrize("by", [run_parallel, iter_parallel])
+def test_a_run_that_left_out_an_item_beyond_the_length_is_not_whole(kind, by):
+    """A stop after as many items as the length told, or a list had at first, counts as one if there is another item."""
+    source = Understated() if kind is Understated else ["x"]
+
+    def refuse(item):
+        if kind is list:
+            source.append("y")
+        raise LookupError(item)
+
+    done = by(refuse, source, executor="inline", max_failures=1, buffersize=1)
+    if by is run_parallel:
+        assert "max_failures of 1 reached" == done.stopped
+        done = done.outcomes.values()
+    assert [LookupError, TaskCancelled] == [type(outcome.error) for outcome in done][:2]
+
+
 class Columns(Table, Mapping):
     """The same as a mapping."""
 

@@ -234,13 +234,15 @@ class Intake:
     def count_unread(self, *, look: bool = True) -> int:
         """Return how many items of sized input were never read.
 
-        The length of a list and the like is certain. Other input may report a wrong one, so its items are
-        counted; if that takes more than a moment, or without ``look``, the reported length is believed.
+        A list may have grown since the run began. Other input may report a wrong length, so its items are counted,
+        but at most as many as are missing, or one if none is; if that takes more than a moment, or without ``look``,
+        the reported length is believed.
         """
         if self.size is None or self.exhausted:
             return 0
-        left = max(0, self.size - self.read_so_far)
-        return self._count(left) if look and not self.at_hand and self.keys is None else left
+        size = length_of(self._source) if self.at_hand else self.size
+        left = max(0, (size or 0) - self.read_so_far)
+        return self._count(max(1, left)) if look and not self.at_hand and self.keys is None else left
 
     def _count(self, most: int) -> int:
         count, end = 0, self._clock() + MOMENT
