@@ -69,7 +69,9 @@ def _names_any(scope: Container[str], value: Any) -> bool:
     if isinstance(text, str):
         return any(map(scope.__contains__, WORD.findall(text)))
     parts = getattr(value, "__args__", ())
-    return type(parts) is tuple and any(_names_any(scope, part) for part in parts)  # a proxy may have anything
+    return type(parts) is tuple and any(
+        _names_any(scope, part) for part in parts
+    )  # a proxy may have anything
 
 
 def _evaluated(cls: type, texts: dict[str, Any], scope: dict[str, Any]) -> dict[str, Any]:
