@@ -1,6 +1,8 @@
 """Classes that code in C builds from their definition, of ctypes and msgspec, sent by value, as are those of a script."""
 
 import ctypes
+import dataclasses
+import enum
 import sys
 import typing
 from abc import ABCMeta, abstractmethod
@@ -243,3 +245,29 @@ def test_a_struct_of_msgspec_travels(executor, monkeypatch):
     assert b'"type":"Lid"' in text
     assert b'"boxes":' in text
     assert b'"firstName":"x"' in text
+
+
+def test_a_class_that_msgspec_has_made_objects_of_travels(executor):
+    """Msgspec keeps on it, in an object that refuses to be pickled, what it has found out about it."""
+    msgspec = pytest.importorskip("msgspec", reason="needs msgspec (pip install msgspec)")
+
+    @dataclasses.dataclass
+    class Point:
+        x: int = 0
+
+    class Pair(typing.NamedTuple):
+        x: int
+
+    class Options(typing.TypedDict):
+        x: int
+
+    class Color(enum.Enum):
+        RED = "red"
+
+    def made():
+        given = [({"x": 1}, Point), ([1], Pair), ({"x": 1}, Options), ("red", Color)]
+        return [msgspec.convert(value, kind) for value, kind in given]
+
+    here = made()
+    assert "__msgspec_cache__" in vars(Point)
+    assert here == run(executor, lambda _: made())

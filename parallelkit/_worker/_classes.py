@@ -45,6 +45,9 @@ NO_EDITION: Edition = -1.0, {}
 TRACKER = -2
 """The place of cloudpickle's id among the arguments that make a class or an enum, which end in (…, class_tracker_id, extra)."""
 
+CACHES = "__slotnames__", "__msgspec_cache__"
+"""What copyreg adds to a class when its first object is pickled or copied, and msgspec when it makes one; each does so anew."""
+
 HOOK = "__init_subclass__"
 ABSTRACT = "__abstractmethods__"
 REGISTERED = "_abc_impl"
@@ -81,7 +84,8 @@ def reduce_class(cls: type, reduced: Any, pickler: Any) -> Any:
     else:
         reduced = _whole(cls, reduced)
     state, _ = reduced[2]
-    state.pop("__slotnames__", None)  # which copyreg adds when the first object is pickled or copied
+    for name in CACHES:
+        state.pop(name, None)
     _annotations.set_annotations(cls, state, type(pickler))
     editions: Reducer | None = pickler.editions
     if editions is not None:
