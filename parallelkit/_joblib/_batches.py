@@ -18,6 +18,7 @@ from parallelkit._joblib._worker import run
 from parallelkit._raised import describe_error, repr_of
 
 GRACE = 1.0  # seconds that ``close`` waits for the thread, which may be in a callback
+IN_THREADS = "executor='threads'"  # how an error of ours ends that advises a run against processes
 SHOWN = 3  # how many calls of a batch, and arguments of a call, a message shows
 
 
@@ -193,13 +194,18 @@ def labels_of(flying: dict[int, Sent]) -> Callable[[int], str]:
 
 
 def as_joblib_has_it(ended: Ended, label: str) -> BaseException:
-    """Return the error of a batch as joblib's users expect it; that of a dead worker says what it was running."""
+    """Return the error of a batch as joblib's users expect it.
+
+    That of a dead worker says what it was running, that of a value that cannot be pickled what ``Parallel`` takes.
+    """
     from parallelkit._died import WorkerDied
 
     error = ended.error
     if isinstance(error, WorkerDied):
         text = f"{error}, while it ran {label}"
         return WorkerDied(text, error.exitcode, error.signal, error.pid, error.may_have_run)
+    if ended.final and str(error).endswith(IN_THREADS):
+        return type(error)(str(error).removesuffix(IN_THREADS) + "backend='threading'")
     if ended.traceback:  # as a note, since joblib drops the error's traceback
         with suppress(Exception):  # an error class may override add_note; the error itself is what matters
             error.add_note(f"in the worker process:\n{ended.traceback.rstrip()}")
