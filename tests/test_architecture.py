@@ -109,7 +109,7 @@ _worker/_zygote
 _worker/_serve  _worker/_chunk
 _worker/_jobs  _worker/_slots  _worker/_logs
 _worker/_call_functions  _worker/_faults  _worker/_surroundings  _worker/_buffers  _worker/_editions  _worker/_result_classes  _worker/_initial
-_worker/_forms  _worker/_parts  _worker/_loggers
+_worker/_forms  _worker/_parts  _worker/_loggers  _worker/_arrival
 _worker/_travel  _worker/_outbox  _worker/_tracebacks  _worker/_numpy_numbers
 _worker/_classes
 _worker/_annotations

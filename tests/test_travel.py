@@ -55,6 +55,7 @@ from parallelkit._executors._process._handle import STANDSTILL
 from parallelkit._executors._process._setup import _encoding
 from parallelkit._executors._processes import ProcessEngine
 from parallelkit._worker import _faults, _forms, _memmaps, _parts, _tracebacks, _travel
+from parallelkit._worker._arrival import blame
 from parallelkit._worker._logs import HEAVY
 from parallelkit._worker._travel import describe
 
@@ -338,9 +339,88 @@ def test_what_does_not_survive_being_sent_by_value_belongs_in_a_module(monkeypat
     by_text, by_name, inside = (repr, [ByText()]), (repr, [MISSING]), (lambda _: MISSING, [0])
     for tasks in by_text, by_name, inside, (lambda _: fragile, [0]):
         error = run_parallel(*tasks, executor="processes", max_workers=1).failures[0].error
-        assert error.__notes__[0].endswith(
-            "; if it is the script's, define it in a module, which workers import"
-        )
+        told = "; if it is the script's, define it in a module, which workers import"
+        assert [True] == [note.endswith(told) for note in error.__notes__ if "unpickled" in note]
+
+
+def takes_one(given):
+    raise OSError(5, given)
+
+
+class Broken:
+    """Cannot be unpickled."""
+
+    def __reduce__(self):
+        return takes_one, ("no",)
+
+
+BROKEN_USERS = """
+import json
+def inner(): return json, broken
+def used(): return inner(), inner
+class Owner:
+    here = broken
+    def method(self): return broken
+def of_class(): return json, Owner
+def three(ahead, broken, behind):
+    def used(): return ahead, broken, behind
+    return used
+def four(ahead, before, broken, behind):
+    def used(): return ahead, before, broken, behind
+    return used
+three, four = three(1, broken, 2), four(1, str, broken, 2)
+one = lambda: broken
+default = lambda given=broken: given
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("used", "broken, which __main__.inner uses"),
+        ("of_class", "Owner, which __main__.of_class uses"),
+        ("three", "broken, which __main__.three.<locals>.used uses"),
+        ("four", "broken, which __main__.four.<locals>.used uses"),
+        ("one", "broken, which __main__.<lambda> uses"),
+        ("default", None),
+    ],
+)
+def test_the_variable_that_cannot_be_unpickled_is_named(name, told):
+    """The innermost that is known."""
+    scope = {"__name__": "__main__", "broken": Broken()}
+    exec(BROKEN_USERS, scope)
+    exec(f"def fn(item): return {name}", scope)
+    usual = f"{name}, which __main__.fn uses" if told is None else told
+    told = f"{usual}, is to blame: import it, or create it, inside the task"
+    assert told == blame(_travel.pack(scope["fn"]), OSError)
+
+
+def test_an_error_of_unpickling_names_the_variable(running):
+    """Also where the function is too large to be kept in a worker, or comes with a call."""
+    scope = {"__name__": "__main__", "broken": Broken(), "ahead": "a"}
+    exec("def fn(item): return ahead, broken", scope)
+    small = (
+        run_parallel([Task(scope["fn"], 1)], executor=running),
+        run_parallel(scope["fn"], [1], executor=running),
+    )
+    scope["ahead"] = "a" * 100_000
+    for results in *small, run_parallel(scope["fn"], [1], executor=running):
+        told, usual, _ = results.failures[0].error.__notes__
+        assert "broken, which __main__.fn uses, is to blame: import it, or create it, inside the task" == told
+        assert "unpickled the function" in usual
+
+
+def test_what_fails_in_a_librarys_function_is_blamed_on_what_uses_that():
+    """As with pydantic's ``validate_call``, whose function is not the program's to change."""
+    library = {"__name__": "json.gone", "broken": Broken()}
+    exec("def wrap():\n def wrapper(): return broken\n return wrapper\nwrapped = wrap()", library)
+    scope = {"__name__": "__main__", "wrapped": library["wrapped"]}
+    exec("def fn(item): return wrapped()", scope)
+    blob = _travel.pack(scope["fn"])
+    assert blame(blob, OSError).startswith("wrapped, which __main__.fn uses, is")
+    assert "" == blame(blob, TypeError), "it was raised for another reason"
+    assert "" == blame(_travel.pack(len), OSError), "it does not fail again"
+    assert "" == blame(_travel.pack([Broken()]), OSError), "there is no function"
 
 
 def test_a_class_that_does_not_survive_being_sent_by_value_belongs_in_a_module():
@@ -351,7 +431,8 @@ def test_a_class_that_does_not_survive_being_sent_by_value_belongs_in_a_module()
 
     for task, item in (lambda item: item, Plain()), (lambda item: Plain, 0), (lambda item: Plain, Plain()):
         error = run_parallel(task, [item], executor="processes", max_workers=1).failures[0].error
-        assert error.__notes__[0].endswith("define it in a module, which workers import")
+        told = "define it in a module, which workers import"
+        assert [True] == [note.endswith(told) for note in error.__notes__ if "unpickled" in note]
 
 
 class Forwarding:

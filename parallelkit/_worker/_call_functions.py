@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sys import modules
 
+from parallelkit._raised import add_note, is_of_signal, notes_of
 from parallelkit._system import monotonic
 from parallelkit._worker import _channel
 from parallelkit._worker._channel import DEFINITIONS, HEAD, LOADING_IN_TASK, MASK, PHASE, WAITING
@@ -32,6 +33,9 @@ _LONGEST = 255
 _ring: _channel.Ring | None = None
 _keep: Callable[[], None]
 _imported = {b""}
+
+MOST = 1 << 24
+"""Bytes of the largest pickle that is gone through once more to find out why it could not be unpickled."""
 
 MOST_CACHED = DEFINITIONS
 """How many functions of calls are cached, of classes, and of functions of runs (_jobs.py): those that came last."""
@@ -67,6 +71,21 @@ def unpack_call(blob: bytes | mmap, buffers: Iterable[Any] = ()) -> Any:
     return unpack(blob, buffers)
 
 
+def unpack_definition(blob: bytes | mmap) -> Any:
+    """Unpickle what has functions of the script; an error has a note that names the variable which raises it, if that is known."""
+    try:
+        return unpack(blob)
+    except Exception as error:
+        # One that has a note is of a function in here that has a pickle of its own.
+        if not is_of_signal(error) and not notes_of(error) and len(blob) <= MOST:
+            from parallelkit._worker._arrival import blame  # late: workers do not need it to start
+
+            note = blame(blob[:], type(error))
+            if note:
+                add_note(error, note)
+        raise
+
+
 def define(number: int, blob: bytes) -> None:
     """Take in a definition that items will refer to."""
     _defined[number] = blob
@@ -98,7 +117,7 @@ def _cached(cache: dict[Key, Any], packed: bytes | int, scope: int = 0) -> Any:
     thing = cache.pop(key, None)
     if thing is None:
         with Untimed():
-            thing = unpack(blob[::-1])
+            thing = unpack_definition(blob[::-1])
         if len(cache) >= MOST_CACHED:
             del cache[next(iter(cache))]
     cache[key] = thing  # now the most recent

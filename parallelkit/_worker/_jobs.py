@@ -8,7 +8,7 @@ from mmap import mmap
 from parallelkit._raised import add_note, describe_error
 from parallelkit._worker._buffers import explaining, load_shared
 from parallelkit._worker._call import bind
-from parallelkit._worker._call_functions import MOST_CACHED, unpack_call
+from parallelkit._worker._call_functions import MOST_CACHED, unpack_call, unpack_definition
 from parallelkit._worker._functions import make_function
 from parallelkit._worker._travel import unpack
 
@@ -32,7 +32,7 @@ def load_job(body: bytes, file: mmap | None, own: mmap | None) -> Job:
 def unpack_job(body: bytes, file: mmap | None, own: mmap | None) -> tuple[Any, bool]:
     """The job, and whether it has arrays that all workers share."""
     if file is None or not body:
-        return unpack(file or body), False
+        return unpack_definition(file or body), False
     spans, end = loads(body)
     return load_shared(file, own, spans), end < spans[-1][0]
 
@@ -45,7 +45,7 @@ def kept_function(name: str, packed: bytes) -> Any:
     """A run's function, whose bytes are reversed (see ``Carried``); with what it has put into its globals if an earlier run brought it."""
     blob, fn = _kept.pop(name, (b"", None))
     if blob != packed:
-        fn = unpack(packed[::-1])
+        fn = unpack_definition(packed[::-1])
         if len(_kept) >= MOST_CACHED:
             del _kept[next(iter(_kept))]
     _kept[name] = packed, fn  # now the most recent
@@ -54,7 +54,7 @@ def kept_function(name: str, packed: bytes) -> Any:
 
 def new_function(name: str, packed: bytes) -> Any:
     """A lambda or nested function of a run: as it was made, whatever an earlier run with the same bytes has put into its closure."""
-    return unpack(packed[::-1])
+    return unpack_definition(packed[::-1])
 
 
 _MADE = b"cloudpickle", make_function.__module__.encode(), unpack_call.__module__.encode()

@@ -270,12 +270,12 @@ class _Unpacker(Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == CLOUDPICKLE and name in _CAREFUL:
-            return _CAREFUL[name]
+        if module == CLOUDPICKLE and name in CAREFUL:
+            return CAREFUL[name]
         return super().find_class(module, name)
 
 
-_CAREFUL: dict[str, Callable[..., Any]] = {
+CAREFUL: dict[str, Callable[..., Any]] = {
     "_make_skeleton_class": _classes.make_class,
     "_class_setstate": _classes.fill_class,
     "_builtin_type": types.__dict__.__getitem__,
