@@ -6,7 +6,7 @@ import functools
 import subprocess
 import sys
 import types
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import _GeneratorContextManager, asynccontextmanager, contextmanager
 from io import BytesIO
 
 import cloudpickle
@@ -248,6 +248,32 @@ def test_a_function_decorated_with_a_context_manager_is_sent():
     entered = noting("begun", end="done")
     with entered, pytest.raises(TypeError, match=r"entered, which .* cannot be pickled .*generator"):
         run_parallel(lambda item: entered, [1], executor="processes")
+
+
+def test_a_context_manager_of_another_class_is_sent():
+    """As opentelemetry's ``start_as_current_span`` returns one. Not if the class is made of something else."""
+
+    class Agnostic(_GeneratorContextManager):
+        pass
+
+    class Named(_GeneratorContextManager):
+        def __init__(self, name):
+            super().__init__(noting, (name,), {})
+
+    names = []
+
+    def noting(name):
+        names.append(name)
+        yield
+
+    @Agnostic(noting, ("begun",), {})
+    def work(item):
+        return item, names
+
+    _, there = unpack(pack(work))(1)
+    assert ["begun"] == there
+    with pytest.raises(TypeError, match="cannot pickle 'generator' object"):
+        pack([Named("begun")])
 
 
 def test_a_coroutine_function_decorated_with_a_context_manager_is_sent():

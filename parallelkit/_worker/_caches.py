@@ -25,15 +25,12 @@ CACHED = _lru_cache_wrapper
 def reducers() -> dict[type, Callable[[Any], Any]]:
     """How a pickler is to reduce all these."""
     # Late: workers, which load this module, do not need them to start.
-    from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
     from weakref import WeakKeyDictionary, WeakValueDictionary
 
     ours: dict[type, Callable[[Any], Any]] = {
         CACHED: reduce_cached,
         WeakKeyDictionary: reduce_weak,
         WeakValueDictionary: reduce_weak,
-        _GeneratorContextManager: reduce_manager,
-        _AsyncGeneratorContextManager: reduce_manager,
     }
     if sys.version_info < (3, 12):
         ours[cached_property] = reduce_property
@@ -86,6 +83,18 @@ def reduce_partial(method: partialmethod[Any]) -> Any:
 def reduce_weak(table: WeakKeyDictionary[Any, Any] | WeakValueDictionary[Any, Any]) -> Any:
     """For a pickler: a table of the same entries. What nothing else refers to at the other end is gone there."""
     return type(table), (), None, None, iter(list(table.items()))
+
+
+def send_managers(table: dict[type, Any]) -> None:
+    """Have a pickler with this table send what functions under ``contextmanager`` return, or under one like it, such as opentelemetry's."""
+    from contextlib import _AsyncGeneratorContextManager, _GeneratorContextManager
+
+    for base in _GeneratorContextManager, _AsyncGeneratorContextManager:
+        kinds: list[Any] = [base]
+        for kind in kinds:
+            if kind.__init__ is base.__init__:  # else it may be made of other things
+                table.setdefault(kind, reduce_manager)
+            kinds += type.__subclasses__(kind)
 
 
 def reduce_manager(manager: Any) -> Any:

@@ -158,7 +158,7 @@ def by_value_pickler() -> Any:
     """
     from cloudpickle import cloudpickle  # late: it takes 20 ms to import
 
-    from parallelkit._worker import _by_value, _elsewhere
+    from parallelkit._worker import _by_value, _caches, _elsewhere
 
     pickler = _by_value_pickler(cloudpickle)
     table: dict[type, Callable[[Any], Any]] = {}
@@ -168,6 +168,7 @@ def by_value_pickler() -> Any:
     send_by_name(table)
     _by_value.send_modules(table)
     _by_value.send_wrapped(table)
+    _caches.send_managers(table)
     _elsewhere.send_unplaced(table)
     pickler.dispatch_table.update(table)  # in one step, since other threads may be using it
     return pickler
