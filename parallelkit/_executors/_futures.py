@@ -36,8 +36,10 @@ class _Pool(OwnExecutor, Executor):
         self._timeout = check_timeout("timeout", timeout)
         self._dispatcher = Dispatcher(engine, self._timeout, ahead)
         watch()
-        self._finalizer = weakref.finalize(self, self._dispatcher.shut, False)
-        self._finalizer.atexit = False
+        # Two, in case a signal handler raises in the first, which Python ignores there.
+        self._finalizers = [weakref.finalize(self, self._dispatcher.shut, False) for _ in range(2)]
+        for finalizer in self._finalizers:
+            finalizer.atexit = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} max_workers={self._max_workers}>"
@@ -74,7 +76,8 @@ class _Pool(OwnExecutor, Executor):
         this executor, or a callback, it returns at once. ``cancel_futures``: cancel calls that have not started.
         """
         self._dispatcher.shut(cancel_futures)
-        self._finalizer.detach()  # the collector would start a thread to close it again, even where there is none left
+        for finalizer in self._finalizers:
+            finalizer.detach()  # the collector would start a thread to close it again, even where there is none left
         if wait:
             self._dispatcher.join()
 

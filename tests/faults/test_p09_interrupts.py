@@ -32,6 +32,7 @@ from parallelkit import (
 from parallelkit._executors._process._reloads import Reloads
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._processes import ProcessPort
+from parallelkit._executors._submit._dispatcher import Dispatcher
 from parallelkit._executors._thread._port import ThreadPort, _open
 from parallelkit._executors._threads import ThreadEngine
 from parallelkit._journal._file import Journal
@@ -988,6 +989,31 @@ def strike_closings(monkeypatch, port, errors):
         close(self)
 
     monkeypatch.setattr(port, "close", strike)
+
+
+@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+def test_handler_that_raises_as_an_executor_that_is_not_used_any_more_is_shut_down(make, monkeypatch):
+    """Python ignores the error. The executor's threads, and its workers, end nevertheless."""
+
+    class Stop(Exception):
+        pass
+
+    shut, left, ignored = Dispatcher.shut, [Stop()], []
+
+    def strike(*args):
+        if left:
+            raise left.pop()
+        shut(*args)
+
+    monkeypatch.setattr(Dispatcher, "shut", strike)
+    monkeypatch.setattr("sys.unraisablehook", lambda trouble: ignored.append(trouble.exc_type))
+    executor = make(1)
+    executor.submit(abs, 1).result()
+    thread = executor._dispatcher._opening.thread
+    del executor
+    assert [Stop] == ignored
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_handler_that_raises_as_an_idle_thread_is_woken():
