@@ -991,7 +991,7 @@ def strike_closings(monkeypatch, port, errors):
     monkeypatch.setattr(port, "close", strike)
 
 
-@pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
+@pytest.mark.parametrize("make", [ThreadExecutor, pytest.param(ProcessExecutor, marks=pytest.mark.all)])
 def test_handler_that_raises_as_an_executor_that_is_not_used_any_more_is_shut_down(make, monkeypatch):
     """Python ignores the error. The executor's threads, and its workers, end nevertheless."""
 
