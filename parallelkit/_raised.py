@@ -48,6 +48,12 @@ def attribute_or_none(thing: object, name: str) -> Any:
         return None
 
 
+def name_of(fn: object) -> str:
+    """The qualified name of a function for messages; that of its class if it has none, or reading it raises, as a proxy's may."""
+    name = attribute_or_none(fn, "__qualname__")
+    return name if isinstance(name, str) else type(fn).__qualname__
+
+
 def notes_of(error: BaseException) -> list[Any]:
     """The error's notes; none if ``__notes__`` is no list or tuple."""
     notes = attributes_of(error).get("__notes__")

@@ -179,6 +179,20 @@ def test_what_cannot_be_sent_is_named():
         ForeignEngine(Pool(), None).open(Job(far.give_back, (lock,)))
 
 
+class Leaves:
+    """Exits the program as it is pickled."""
+
+    def __reduce__(self):
+        raise SystemExit(3)
+
+
+def test_an_item_that_exits_as_it_is_pickled_costs_its_own_task():
+    """As in worker processes of ours; it ended the caller's program."""
+    (ended,) = events_of(far.give_back, Leaves())
+    assert "cannot be pickled (SystemExit: 3)" in str(ended.error)
+    assert ended.final
+
+
 def test_a_value_that_cannot_be_pickled_costs_its_own_task():
     """A value that cannot be pickled fails its own task, which is not retried, and the message names it."""
     (ended,) = events_of(lambda item: (number for number in range(3)), 0)

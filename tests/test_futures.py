@@ -52,6 +52,7 @@ from parallelkit._executors._submit._settling import fail, to_cancel
 from parallelkit._executors._thread import _starts
 from parallelkit._executors._thread._loss import Loss
 from parallelkit._executors._thread._worker import ThreadWorker
+from parallelkit._worker._chunk import Chunk
 from parallelkit.testing import inline_runs
 
 both = pytest.mark.parametrize("make", [ThreadExecutor, ProcessExecutor])
@@ -113,6 +114,33 @@ def test_a_staged_run_has_the_timeout_of_its_executor():
     with ThreadExecutor(1, timeout=2) as executor, inline_runs() as clock:
         results = run_parallel(clock.advance, [1, 3], executor=executor)
     assert [True, False] == [outcome.ok for outcome in results.outcomes.values()]
+
+
+class Unbound:
+    """A callable as a proxy without an object: reading an attribute that its class lacks raises no AttributeError."""
+
+    def __init__(self):
+        self.go = threading.Event()
+
+    def __call__(self):
+        self.thread = threading.current_thread()
+        self.go.wait(PATIENCE)
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"no context: {name}")
+
+
+def test_a_call_whose_name_cannot_be_read_is_named_by_its_class(caplog):
+    """The error of reading it broke the executor, where a message was to name the call."""
+    unbound = Unbound()
+    with ThreadExecutor(1, timeout=0.01) as executor:
+        with pytest.raises(TaskTimeout, match="the call of Unbound ran longer"):
+            executor.submit(unbound).result()
+        executor.submit(abs, -3)  # is taken, for nothing is broken
+        unbound.go.set()
+    unbound.thread.join()
+    assert "" == caplog.text
+    assert "Unbound (a chunk of calls)" == Chunk(unbound).__qualname__
 
 
 def test_what_another_pool_calls_timeout_is_not_that_of_a_task():
@@ -421,6 +449,21 @@ def test_all_that_fail_are_forgotten(caplog):
     assert ["gone", "gone"] == [str(future._exception) for future in futures]
     assert cancelled.cancelled()
     assert "" == caplog.text
+
+
+class Twofold(Exception):
+    """An error that cannot be copied, since its class is made with two arguments."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} and {other}")
+
+
+def test_all_fail_with_an_error_that_cannot_be_copied():
+    """They have the error itself; nothing settled them, and who waited for one waited for ever."""
+    error = Twofold("this", "that")
+    futures = [PoolFuture(None) for _ in range(2)]
+    fail({}, deque((future, None, abs) for future in futures), error)
+    assert [error, error] == [future._exception for future in futures]
 
 
 def test_a_shutdown_waits_for_a_thread_that_begins_late(monkeypatch):

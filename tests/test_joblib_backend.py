@@ -765,6 +765,9 @@ def test_calls_are_described_in_short():
         def __repr__(self):
             raise RuntimeError("no")
 
+        def __getattr__(self, name):
+            raise RuntimeError("no context")
+
     calls = [
         (sum, (list(range(1000)),), {}),
         (print, ("x" * 1000, 2, 3, 4), {"end": ""}),

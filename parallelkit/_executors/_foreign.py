@@ -35,7 +35,7 @@ from parallelkit._executors._gate import Gate
 from parallelkit._executors._greenlets import refuse_deaf_pool
 from parallelkit._executors._process._packing import refusal
 from parallelkit._numbers import as_whole
-from parallelkit._raised import describe_error, is_of_signal
+from parallelkit._raised import describe_error, is_interrupt, is_of_signal
 from parallelkit._system import monotonic
 from parallelkit._worker._editions import Editions
 from parallelkit._worker._travel import pack
@@ -105,8 +105,8 @@ class ForeignPort(Port):
             claim: list[float] = []
             try:
                 call = self._call_of(ticket[2], claim)
-            except Exception as error:  # an item that cannot be pickled
-                if is_of_signal(error):
+            except BaseException as error:  # an item that cannot be pickled
+                if is_interrupt(error):
                     raise
                 self._kept.append(refusal(ticket, self._job, error))
                 continue

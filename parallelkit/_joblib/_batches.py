@@ -15,7 +15,7 @@ from parallelkit._conditions import Thread
 from parallelkit._executors._contract import Block, Ended, Engine, Job, Port, Ticket
 from parallelkit._joblib._packing import Packer
 from parallelkit._joblib._worker import run
-from parallelkit._raised import describe_error, repr_of
+from parallelkit._raised import attribute_or_none, describe_error, repr_of
 
 GRACE = 1.0  # seconds that ``close`` waits for the thread, which may be in a callback
 IN_THREADS = "executor='threads'"  # how an error of ours ends that advises a run against processes
@@ -252,4 +252,5 @@ def describe_call(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str
         f"{name}={repr_of(arg, short.repr)}" for name, arg in list(kwargs.items())[: SHOWN - len(shown)]
     ]
     shown += ["…"] if len(args) + len(kwargs) > len(shown) else []
-    return f"{getattr(fn, '__name__', repr_of(fn, short.repr))}({', '.join(shown)})"
+    name = attribute_or_none(fn, "__name__")
+    return f"{name if isinstance(name, str) else repr_of(fn, short.repr)}({', '.join(shown)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from parallelkit._raised import name_of
 from parallelkit._worker._faults import capture
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -19,8 +20,7 @@ class Chunk:
 
     def __init__(self, fn: Callable[..., Any]) -> None:
         self.fn = fn
-        name = getattr(fn, "__qualname__", type(fn).__name__)
-        self.__qualname__ = f"{name} (a chunk of calls)"  # for messages
+        self.__qualname__ = f"{name_of(fn)} (a chunk of calls)"  # for messages
 
     def __call__(self, calls: list[tuple[Any, ...]]) -> list[Any]:
         values: list[Any] = []

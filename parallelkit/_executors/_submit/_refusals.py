@@ -6,6 +6,7 @@ import os
 from copy import copy
 
 from parallelkit._cancelled import TaskCancelled
+from parallelkit._raised import is_of_signal
 
 
 def must_not_wait() -> RuntimeError:
@@ -22,8 +23,16 @@ def stopped() -> TaskCancelled:
 
 
 def copy_of(failure: BaseException) -> BaseException:
-    """A copy to raise. The original is kept, and would keep the frames of all who catch it, the executor among their variables."""
-    raised = copy(failure)
+    """A copy to raise. The original is kept, and would keep the frames of all who catch it, the executor among their variables.
+
+    The original itself if its class cannot be copied: that of a signal handler's error, say.
+    """
+    try:
+        raised = copy(failure)
+    except Exception as error:
+        if is_of_signal(error):
+            raise
+        return failure
     raised.__cause__ = failure.__cause__
     return raised.with_traceback(failure.__traceback__)
 

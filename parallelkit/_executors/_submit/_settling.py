@@ -11,6 +11,7 @@ from typing import Any
 from parallelkit._executors._submit._future import Flight, PoolFuture, Request
 from parallelkit._executors._submit._refusals import copy_of
 from parallelkit._logger import logger
+from parallelkit._raised import name_of
 
 
 def tell(settle: Callable[[Any], object], ending: Any) -> None:
@@ -31,8 +32,7 @@ def labels(flying: dict[int, Flight]) -> Callable[[int], str]:
     """How messages name the calls, by index. A method of the dispatcher would make a cycle: dispatcher, port, job, method."""
 
     def label(index: int) -> str:
-        fn = flying[index][1]
-        return f"the call of {getattr(fn, '__qualname__', type(fn).__name__)}"
+        return f"the call of {name_of(flying[index][1])}"
 
     return label
 
