@@ -113,7 +113,7 @@ _worker/_forms  _worker/_parts  _worker/_loggers  _worker/_arrival
 _worker/_travel  _worker/_outbox  _worker/_tracebacks  _worker/_numpy_numbers
 _worker/_classes
 _worker/_annotations
-_worker/_needed  _worker/_built  _worker/_tokens
+_worker/_needed  _worker/_built  _worker/_tokens  _worker/_virtual
 _worker/_type_names  _worker/_by_value  _worker/_importing
 _worker/_functions  _worker/_caches  _worker/_elsewhere
 _worker/_channel  _worker/_enums  _worker/_leases  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_out_of_memory  _worker/_call  _worker/_script  _worker/_connections  _worker/_global_generators  _worker/_by_name  _worker/_finder

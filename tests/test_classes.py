@@ -6,9 +6,11 @@ import pickle
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 from enum import Enum
+from numbers import Number
 from typing import Generic, TypedDict, TypeVar
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -1045,3 +1047,23 @@ def test_threads_that_receive_the_first_classes_together_share_what_is_known_of_
     monkeypatch.setattr("weakref.WeakKeyDictionary", Slow)
     one, other = run_parallel(lambda _: _classes._made(), range(2), max_workers=2).values()
     assert one is other is not made
+
+
+def test_a_class_that_is_registered_with_an_abstract_one_of_python_is_so_in_workers(running):
+    """As in ``Sequence.register(Row)``: only the abstract class knows it. One that is not stays without."""
+
+    class Row:
+        pass
+
+    class Share:
+        pass
+
+    Sequence.register(Row)
+    Number.register(Share)
+
+    def kinds(item):
+        return [isinstance(row, kind) for row in (item, Row(), Share()) for kind in (Sequence, Number)]
+
+    for item, expected in (Row(), [True, False]), (Share(), [False, True]):
+        found = run_parallel(kinds, [item], executor=running)[0]
+        assert [*expected, True, False, False, True] == found

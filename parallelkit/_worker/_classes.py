@@ -101,7 +101,8 @@ def _ahead(cls: type, reduced: Any) -> Any:
     An attribute, or a global that a method names, may lead to objects of the class itself, be it as keys of a dict. What is
     not set by then is not in their way: the ``__new__`` of a singleton, a ``__setattr__`` that refuses, a ``__getattr__``.
     """
-    from parallelkit._worker._built import Called  # late: workers do not need it to start
+    from parallelkit._worker import _virtual  # late: workers do not need it to start
+    from parallelkit._worker._built import Called
 
     make, spec, (attributes, members, *others), *rest = reduced
     order = {name: place for place, name in enumerate(vars(cls))}
@@ -118,7 +119,8 @@ def _ahead(cls: type, reduced: Any) -> Any:
     )
     # The hash of an enum's members may be made of their attributes.
     filled = [Called(set_members, cls, members)] if members else []
-    first: dict[int | str, Any] = dict(enumerate([*hashing, *filled, *reading]))
+    virtual = [Called(_virtual.register, base, cls) for base in _virtual.bases_of(cls)]
+    first: dict[int | str, Any] = dict(enumerate([*hashing, *filled, *reading, *virtual]))
     return make, spec, (first | whole, *others), *rest
 
 
