@@ -13,7 +13,7 @@ from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._options import Checked
 from parallelkit._policies import is_bounded
-from parallelkit._tasks import Task
+from parallelkit._tasks import Task, is_task
 
 ROWS = {
     "itertuples()": "itertuples",
@@ -102,7 +102,7 @@ def check_no_tasks(items: Iterable[Any]) -> None:
     """Raise TypeError if the first item is a ``Task``; the intake checks that of other kinds of input."""
     if type(items) in (list, tuple, dict):
         values = items.values() if isinstance(items, dict) else items
-        if isinstance(next(iter(values), None), Task):
+        if is_task(next(iter(values), None)):
             raise TypeError(TASKS_AMONG_ITEMS)
 
 
@@ -127,7 +127,7 @@ def check_functions(fn: Any, items: Any, executor: Any) -> None:
         check_function("fn", fn, executor)
     elif length_of(fn) is not None:
         tasks = fn.values() if isinstance(fn, Mapping) else fn
-        functions = (task.fn if isinstance(task, Task) else task for task in tasks)
+        functions = (task.fn if is_task(task) else task for task in tasks)
         for one in {id(one): one for one in functions}.values():  # most often, one for all
             check_function("tasks", one, executor)
 
@@ -161,4 +161,4 @@ def any_task(tasks: Iterable[Any], claim: Callable[[Task[Any]], bool]) -> bool:
         tasks = tasks.values()
     elif length_of(tasks) is None:
         return True
-    return any(isinstance(task, Task) and claim(task) for task in tasks)
+    return any(is_task(task) and claim(task) for task in tasks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Set
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeGuard, TypeVar, Unpack, overload
 
 from parallelkit._keywords import did_you_mean
 from parallelkit._marks import UNSET
@@ -90,14 +90,19 @@ class Own(NamedTuple):
     has_policy: bool
 
 
+def is_task(thing: Any) -> TypeGuard[Task[Any]]:
+    """Whether this is a ``Task``; unlike ``isinstance``, does not ask a proxy for its class, which may raise, or load something."""
+    return issubclass(type(thing), Task)
+
+
 def as_call(task: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     """A callable or ``Task`` as ``(fn, args, kwargs)``."""
-    return (task.fn, task.args, task.kwargs) if isinstance(task, Task) else (task, (), {})
+    return (task.fn, task.args, task.kwargs) if is_task(task) else (task, (), {})
 
 
 def own_options(task: Any) -> Own | None:
     """A task's own timeout and retries; None if it has neither."""
-    if not isinstance(task, Task) or (task.timeout is None and task.retries is None):
+    if not is_task(task) or (task.timeout is None and task.retries is None):
         return None
     policy = None if task.retries is None else as_policy(task.retries)
     return Own(task.timeout, policy, task.retries is not None)
@@ -121,7 +126,7 @@ def check_tasks(tasks: Iterable[Any]) -> None:
 
 def check_task(task: Any, position: int) -> None:
     """Raise TypeError if it is neither a callable nor a ``Task``."""
-    if not isinstance(task, Task) and not callable(task):
+    if not is_task(task) and not callable(task):
         raise TypeError(
             f"tasks must be callables or Task objects, got {task!r} at position {position}{hint_for(task)}"
         )
@@ -130,7 +135,7 @@ def check_task(task: Any, position: int) -> None:
 def check_keys_agree(tasks: Mapping[Any, Any]) -> None:
     """Raise ValueError for a task whose own key differs from its key in the mapping."""
     for key, task in tasks.items():
-        if isinstance(task, Task) and task.key is not UNSET and task.key != key:
+        if is_task(task) and task.key is not UNSET and task.key != key:
             raise ValueError(
                 f"key must be that of the mapping or not given, got {task.key!r} for the task under {key!r}"
             )

@@ -193,6 +193,37 @@ def test_an_item_that_exits_as_it_is_pickled_costs_its_own_task():
     assert ended.final
 
 
+class Lazy:
+    """As a lazy object of Django's whose making fails: whoever asks for its class, by ``isinstance`` say, makes it."""
+
+    @property
+    def __class__(self):
+        raise LookupError("no database")
+
+
+@pytest.mark.parametrize(
+    ("fn", "item"),
+    [(far.give_back, Lazy()), (None, (far.give_back, (Lazy(),), {})), (None, (Lazy(), (), {}))],
+    ids=["item", "argument", "function"],
+)
+def test_what_raises_as_its_class_is_asked_for_costs_its_own_task(fn, item):
+    """The search for the part to blame raised it again, out of the run; of a ``ProcessExecutor`` it broke the executor."""
+    (ended,) = events_of(fn, item)
+    assert str(ended.error).endswith(
+        "task 0 cannot be sent to a worker process: pickling it raised LookupError: no database"
+    )
+    assert isinstance(ended.error.__cause__, LookupError)
+
+
+def test_a_value_that_raises_as_its_class_is_asked_for_costs_its_own_task():
+    """As any value that cannot be pickled; the error came out of what packs it, and in a worker process of ours ended that."""
+    (ended,) = events_of(lambda _: Lazy(), 0)
+    assert "returned a test_foreign.Lazy, which cannot be pickled (LookupError: no database)" in str(
+        ended.error
+    )
+    assert ended.final
+
+
 def test_a_value_that_cannot_be_pickled_costs_its_own_task():
     """A value that cannot be pickled fails its own task, which is not retried, and the message names it."""
     (ended,) = events_of(lambda item: (number for number in range(3)), 0)

@@ -468,6 +468,23 @@ def test_after_ctrl_c_nothing_more_is_read():
     assert 9 == len(caught.value.results)
 
 
+class Lazy:
+    """As a lazy object of Django's whose making fails: whoever asks for its class, by ``isinstance`` say, makes it."""
+
+    @property
+    def __class__(self):
+        raise LookupError("no database")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"priority": lambda _: 0}, {"then": lambda _: None}], ids=["plain", "priority", "then"]
+)
+@pytest.mark.parametrize("items", [list, iter])
+def test_an_item_whose_class_cannot_be_asked_for_is_one_as_any_other(items, options):
+    """To ask whether it is a ``Task`` raised the proxy's error, at the call or as that of the input."""
+    assert [0, 0] == run_parallel(lambda _: 0, items([Lazy(), 1]), executor="inline", **options).values()
+
+
 # Executors
 
 

@@ -10,7 +10,7 @@ from parallelkit._input._intake import Intake
 from parallelkit._input._portion import Portion
 from parallelkit._loop import Loop
 from parallelkit._raised import describe_error
-from parallelkit._tasks import Task, hint_for
+from parallelkit._tasks import hint_for, is_task
 
 if TYPE_CHECKING:
     from parallelkit._outcomes import Outcome
@@ -76,7 +76,7 @@ def tasks_of(children: Any) -> list[Any]:
         return []
     tasks = list(children)
     for task in tasks:
-        if not isinstance(task, Task) and not callable(task):
+        if not is_task(task) and not callable(task):
             hint = hint_for(task, "give Task(fn, item), with the function that the item is for")
             raise TypeError(f"then must return callables or Task objects, got {task!r}{hint}")
     return tasks

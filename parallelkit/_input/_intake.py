@@ -22,7 +22,7 @@ from parallelkit._marks import UNSET
 from parallelkit._numbers import length_of
 from parallelkit._raised import add_note, describe_error, is_of_signal
 from parallelkit._system import monotonic
-from parallelkit._tasks import Task, check_keys_agree, check_tasks
+from parallelkit._tasks import check_keys_agree, check_tasks, is_task
 
 PORTION = 0.001  # seconds that one portion of reading may take
 MOMENT = 0.05  # seconds for counting what was not read
@@ -144,7 +144,7 @@ class Intake:
             if self._iterator is None:
                 self._iterator = iter(self._source)
             for item in islice(self._iterator, limit):
-                if not (before or count or self.shape.tasks) and isinstance(item, Task):
+                if not (before or count or self.shape.tasks) and is_task(item):
                     self.fail(TASKS_AMONG_ITEMS, TypeError(TASKS_AMONG_ITEMS))
                     return
                 count += 1

@@ -10,7 +10,7 @@ from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
 from parallelkit._numbers import check_number
 from parallelkit._raised import describe_error, is_of_signal
-from parallelkit._tasks import Task, as_call, call_star, check_task
+from parallelkit._tasks import as_call, call_star, check_task, is_task
 
 TASKS_AMONG_ITEMS = (
     "items must not be Task objects, which have functions of their own; pass them alone, as tasks"
@@ -54,7 +54,7 @@ class Shape(NamedTuple):
     def key_of(self, item: Any, position: int) -> Any:
         """The task's key, or UNSET if its index will be its key."""
         if self.tasks:
-            key = item.key if isinstance(item, Task) else UNSET
+            key = item.key if is_task(item) else UNSET
         else:
             key = UNSET if self.key is None else asked("key", self.key, item, position)
         return self.checked(key, position)
@@ -90,13 +90,13 @@ class Shape(NamedTuple):
 
     def trait_of(self, item: Any, position: int) -> Trait:
         """The item's priority and groups. For a ``Task`` among plain items, its first argument is asked about."""
-        subject = item.args[0] if isinstance(item, Task) and self.fn is not None and item.args else item
+        subject = item.args[0] if is_task(item) and self.fn is not None and item.args else item
         return self._priority_of(item, subject, position), tuple(
             None if by is None else hashable(asked("by", by, subject, position), position) for by in self.bys
         )
 
     def _priority_of(self, item: Any, subject: Any, position: int) -> float:
-        if isinstance(item, Task) and item.priority is not None:
+        if is_task(item) and item.priority is not None:
             return item.priority
         if self.priority is None:
             return 0.0
@@ -125,7 +125,7 @@ def asked(name: str, question: Callable[[Any], Any], item: Any, position: int) -
     try:
         return question(item)
     except Exception as error:
-        raise raised(name, error, position, IS_WHOLE if isinstance(item, Task) else "") from error
+        raise raised(name, error, position, IS_WHOLE if is_task(item) else "") from error
 
 
 IS_WHOLE = ", a Task, whose arguments are in its .args"

@@ -64,7 +64,7 @@ def capture_unsendable(value: object, error: BaseException) -> bytes:
     """The error of a task whose value cannot be pickled, as bytes for ``restore``."""
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     advice = "return plain data, or use executor='threads'"
-    if isinstance(value, CoroutineType):
+    if type(value) is CoroutineType:  # ``isinstance`` would ask a proxy for its class, which may raise
         value.close()  # else Python warns, beside the point, that it was never awaited
         advice = "have the task call asyncio.run, or pass the coroutine function itself (async def) to run_parallel with executor='threads'"
     try:

@@ -22,7 +22,7 @@ from parallelkit._executors._process._lane import Batch
 from parallelkit._executors._process._payload import OWN_FILE, Payload, payload_of
 from parallelkit._executors._process._preload import module_for, module_of_class
 from parallelkit._executors._process._reserve import fd_share, is_shortage, is_too_large, shortage
-from parallelkit._raised import describe_error, is_interrupt
+from parallelkit._raised import describe_error, is_interrupt, tolerated
 from parallelkit._system import monotonic
 from parallelkit._tasks import call_star
 from parallelkit._worker import _faults
@@ -165,15 +165,23 @@ def refusal(ticket: Ticket, job: Job, error: BaseException) -> Ended:
         told = TypeError(str(error))
     elif isinstance(error, AtImportError):
         told = error
-    elif is_interrupt(error):  # a call's own: a search for what raised it would raise it again
-        told = _faults.unpicklable(
-            f"{label} cannot be sent to a worker process: pickling it raised {describe_error(error)}", False
-        )
     else:
-        message = _blame_call(label, item, error) if job.fn is None else _blame_item(label, item, error)
-        told = _faults.unpicklable(message, isinstance(error, PicklingError))
-        told.__cause__ = detached(error)
+        blame = _blame_call if job.fn is None else _blame_item
+        told = _faults.unpicklable(_blamed(blame, label, item, error), isinstance(error, PicklingError))
+        told.__cause__ = None if is_interrupt(error) else detached(error)
     return Ended(index, told, "", None, monotonic(), None, final=not is_shortage(error))
+
+
+def _blamed(
+    blame: Callable[[str, Any, BaseException], str], label: str, item: Any, error: BaseException
+) -> str:
+    """What is told of an error of pickling: which part is to blame, if that can be found."""
+    if not is_interrupt(
+        error
+    ):  # else it is a call's own, and a search for what raised it would raise it again
+        with tolerated():  # a proxy may raise whenever it is looked at, even for its class
+            return blame(label, item, error)
+    return f"{label} cannot be sent to a worker process: pickling it raised {describe_error(error)}"
 
 
 def _blame_item(label: str, item: object, error: BaseException) -> str:
@@ -203,7 +211,7 @@ def _blame_call(label: str, call: Call, error: BaseException) -> str:
 def _function_of(call: Call) -> object:
     """The caller's own function, without our wrappers."""
     fn, args, _ = call
-    return args[0] if fn is call_star else fn.fn if isinstance(fn, Chunk) else fn
+    return args[0] if fn is call_star else fn.fn if type(fn) is Chunk else fn
 
 
 class Packer:
