@@ -256,6 +256,16 @@ def test_a_bad_key_of_lazy_input_ends_it(key, message):
         raise intake.error
 
 
+def test_a_key_of_sized_input_that_cannot_be_hashed_is_named():
+    """With its position, whatever its ``__hash__`` raises; that came out of the call as it was."""
+    key = [0, 1, 2, Unhashable(), 4].__getitem__
+    with pytest.raises(
+        ValueError, match="<Unhashable> at position 3, which raised OSError: offline"
+    ) as caught:
+        run_parallel(abs, range(5), key=key)
+    assert isinstance(caught.value.__cause__, OSError)
+
+
 def test_a_forgotten_key_may_come_again():
     """A key may come again once its outcome was yielded."""
     intake = Intake(iter([1, 2, 1, 2]), Shape(key=str))

@@ -53,7 +53,9 @@ class Naming:
         """The keys of all items of the input."""
         try:
             distinct = set(keys)
-        except TypeError:
+        except Exception as error:  # below, the first to blame is found
+            if is_of_signal(error):
+                raise
             distinct = set()
         if len(distinct) == len(keys) and UNSET not in distinct:
             self.give(keys)
