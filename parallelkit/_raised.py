@@ -88,8 +88,8 @@ def add_note(error: BaseException, note: str) -> None:
     """Add a note, even if the error's class refuses attributes."""
     try:
         error.add_note(note)
-    except Exception as trouble:  # raised by the error's class
-        if is_of_signal(trouble):
+    except BaseException as trouble:  # raised by the error's class
+        if is_interrupt(trouble):
             raise
         attributes_of(error)["__notes__"] = [*notes_of(error), note]
 

@@ -175,7 +175,14 @@ class MuteException(Mute, Exception):
         raise RuntimeError("neither true nor false")
 
 
-@pytest.mark.parametrize("error", [Mute(), MuteException()])
+class LeavingException(MuteException):
+    """One that exits when it is to be changed."""
+
+    def add_note(self, note):
+        raise SystemExit(5)
+
+
+@pytest.mark.parametrize("error", [Mute(), MuteException(), LeavingException()])
 def test_an_error_that_cannot_be_asked_anything_costs_its_own_task(error):
     """An error whose text, notes or truth value fail is an outcome like any other."""
     bench = Bench("abc")
