@@ -117,7 +117,7 @@ _worker/_needed  _worker/_built  _worker/_tokens  _worker/_virtual
 _worker/_type_names  _worker/_by_value  _worker/_importing
 _worker/_functions  _worker/_caches  _worker/_elsewhere
 _worker/_channel  _worker/_enums  _worker/_leases  _worker/_dicts  _worker/_memmaps  _worker/_lifeline  _worker/_out_of_memory  _worker/_call  _worker/_script  _worker/_connections  _worker/_global_generators  _worker/_by_name  _worker/_finder
-_worker/_kernel
+_worker/_kernel  _worker/_storages
 _worker/__init__
 _cancelled  _died  _coroutine_functions  _world
 _errors  _logger  _error_text

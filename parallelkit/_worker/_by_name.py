@@ -6,6 +6,8 @@ from _pickle import Pickler, PicklingError
 from io import BytesIO
 from types import MethodType
 
+from parallelkit._worker._storages import with_storages
+
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
     from _pickle import PickleBuffer
@@ -38,7 +40,9 @@ def _is_method_of_its_name(obj: Any) -> bool:
 def dump_by_name(thing: object, apart: Callable[[PickleBuffer], bool] | None, known: dict[int, Any]) -> bytes:
     """Pickle the thing by plain pickle, with ``known`` in place of these classes; raises PicklingError if that would spoil it."""
     file = BytesIO()
-    pickler = _Referring(file, 5, buffer_callback=apart)
-    pickler.known = known
+    make: Any = _Referring if known else Pickler
+    pickler = (make if apart is None else with_storages(make))(file, 5, buffer_callback=apart)
+    if known:
+        pickler.known = known
     pickler.dump(thing)
     return file.getvalue()

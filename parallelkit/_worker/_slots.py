@@ -35,6 +35,7 @@ from parallelkit._worker._numpy_numbers import puts_for
 from parallelkit._worker._outbox import Outbox
 from parallelkit._worker._result_classes import ResultClasses
 from parallelkit._worker._script import MARK, is_meant
+from parallelkit._worker._storages import STORAGES
 from parallelkit._worker._travel import Apart, pack, pack_by_value
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
@@ -129,7 +130,10 @@ class Slots:
         try:
             try:
                 known = self.classes.known
-                blob = dump_by_name(value, apart, known) if known else dumps(value, 5, buffer_callback=apart)
+                by_name = known or STORAGES in modules
+                blob = (
+                    dump_by_name(value, apart, known) if by_name else dumps(value, 5, buffer_callback=apart)
+                )
             except Exception:
                 blob = pack_by_value(value, apart, editions=self.classes)
             else:

@@ -22,6 +22,7 @@ from parallelkit._worker import _classes, _connections, _script
 from parallelkit._worker._by_name import SPOILED, dump_by_name
 from parallelkit._worker._channel import LARGE
 from parallelkit._worker._global_generators import HINT, may_have_global, send_by_name
+from parallelkit._worker._storages import STORAGES, with_storages
 
 TYPE_CHECKING = False  # importing typing would cost a worker a third of its start
 if TYPE_CHECKING:
@@ -53,8 +54,10 @@ def pack(
     try:
         if by_file:
             blob = dump(Pickler, thing, apart, by_file=True)
+        elif known or STORAGES in modules:
+            blob = dump_by_name(thing, apart, known or {})
         else:
-            blob = dump_by_name(thing, apart, known) if known else dumps(thing, 5, buffer_callback=apart)
+            blob = dumps(thing, 5, buffer_callback=apart)
     except Exception as error:
         if is_of_signal(error):
             raise
@@ -93,6 +96,8 @@ def dump(
         from parallelkit._worker import _memmaps  # late: workers do not need it to start
 
         make = _memmaps.by_file(make)
+    if apart is not None:
+        make = with_storages(make)
     file = file or BytesIO()
     pickler = make(file, 5, buffer_callback=apart)
     if editions is not None:
