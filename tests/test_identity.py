@@ -701,3 +701,21 @@ def functions_in(path):
         return [function for (function,) in connection.execute("SELECT function FROM outcomes ORDER BY key")]
     finally:
         connection.close()
+
+
+class Unbound:
+    """A callable as a proxy without an object: reading an attribute that its class lacks raises no AttributeError."""
+
+    def __call__(self, item):
+        return item
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"no context: {name}")
+
+
+def test_a_task_whose_name_cannot_be_read_is_known_by_its_class(path):
+    """The error of reading it came out of the run, as the task was admitted, in place of all results."""
+    tasks = [Task(Unbound(), 1, key="a"), Task(abs, -2, key="b")]
+    assert [1, 2] == run_parallel(iter(tasks), checkpoint=path).values()
+    assert 2 == run_parallel(iter(tasks), checkpoint=path).summary.recalled
+    assert "test_identity:Unbound" == identity_of(Unbound())

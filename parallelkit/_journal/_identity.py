@@ -16,6 +16,8 @@ from re import Pattern
 from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
+from parallelkit._raised import attribute_or_none
+
 PLAIN = frozenset({str, float, bool, bytes, complex, NoneType, EllipsisType})
 SPOKEN = frozenset(
     {
@@ -59,12 +61,12 @@ def name_of(fn: Any) -> str:
     while isinstance(fn, partial):
         fn = fn.func
     named = type(fn) if name_in(fn) is None else fn
-    return f"{getattr(named, '__module__', None) or 'builtins'}:{named.__qualname__}"
+    return f"{attribute_or_none(named, '__module__') or 'builtins'}:{named.__qualname__}"
 
 
 def name_in(thing: Any, attribute: str = "__qualname__") -> str | None:
-    """The name of something, or None; a proxy may have every attribute, but not as text."""
-    name = getattr(thing, attribute, None)
+    """The name of something, or None; a proxy may have every attribute, but not as text, or raise whatever it is asked for."""
+    name = attribute_or_none(thing, attribute)
     return name if isinstance(name, str) else None
 
 
@@ -191,7 +193,7 @@ def facts_of_object(fn: Any, seen: Seen) -> Facts:
         yield from facts_of(fn.__func__, seen)
     elif is_plain(fn):  # an object of a frozen dataclass, say
         yield "object", digest(text_of(fn, seen))
-    owner, name = getattr(fn, "__self__", None), name_in(fn)
+    owner, name = attribute_or_none(fn, "__self__"), name_in(fn)
     if name is not None and owner is not None and not isinstance(owner, ModuleType):
         known = is_plain(owner) or is_function(owner)
         if known or not name.startswith(f"{type(owner).__qualname__}."):
@@ -199,7 +201,7 @@ def facts_of_object(fn: Any, seen: Seen) -> Facts:
     short = name_in(fn, "__name__")
     if name is None and short is not None:
         yield "name", digest(ascii(short))  # numpy's functions are objects of one class
-    wrapped = getattr(fn, "__wrapped__", None)
+    wrapped = attribute_or_none(fn, "__wrapped__")
     if is_function(wrapped):
         yield from facts_of(wrapped, seen)
 
