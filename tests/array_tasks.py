@@ -138,5 +138,13 @@ def compile_for_writable(array):
     raise TypeError("No matching definition for argument type(s) readonly array(float64, 1d, C)")
 
 
+def write_through_a_library(array):
+    """As xarray tells of it."""
+    try:
+        array[0] = 1.0
+    except ValueError as error:
+        raise ValueError("Assignment destination is a view. Do you want to .copy() array first?") from error
+
+
 def write_past_numpy(array):
     memoryview(array)[0] = 1.0

@@ -95,7 +95,14 @@ def test_who_writes_to_one_fails_and_nobody_else_sees_it(executor):
 
 
 @pytest.mark.parametrize(
-    "write", [far.make_writable, far.write_past_numpy, far.compile_for_writable, np.ndarray.sort]
+    "write",
+    [
+        far.make_writable,
+        far.write_past_numpy,
+        far.compile_for_writable,
+        far.write_through_a_library,
+        np.ndarray.sort,
+    ],
 )
 def test_who_writes_to_one_in_another_way_is_told_why(executor, write):
     """However numpy or Python refuse to write to a shared array, the error has the note; first of all where the flag is to be set."""

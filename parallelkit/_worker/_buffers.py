@@ -114,13 +114,19 @@ def explaining(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
         try:
             return call(item)
         except Exception as error:
-            kind = type(error)
-            known = kind in (ValueError, TypeError) or kind.__module__ in ("cv2", "numba.core.errors")
-            if known and any(part in str(error) for part in REFUSAL):
+            if _is_refusal(error) or _is_refusal(
+                error.__cause__
+            ):  # xarray raises an error of its own from numpy's
                 error.add_note(SHARED)
             raise
 
     return explaining
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    kind = type(error)
+    known = kind in (ValueError, TypeError) or kind.__module__ in ("cv2", "numba.core.errors")
+    return known and any(part in str(error) for part in REFUSAL)
 
 
 class Block:
