@@ -372,6 +372,10 @@ def test_any_kind_of_number_is_a_priority(kind):
         ({"priority": lambda item: 1 // 0}, "priority raised .* at position 0: .* by zero"),
         ({"bys": (lambda item: [],)}, r"by must return a hashable group, got \[\] at position 0"),
         (
+            {"bys": (lambda item: Unhashable(),)},
+            "by must return a hashable group, got <Unhashable> at position 0, which raised OSError: offline",
+        ),
+        (
             {"bys": (lambda item: 1 // 0,)},
             "by raised ZeroDivisionError for the item at position 0: .* by zero",
         ),

@@ -139,11 +139,16 @@ def raised(name: str, error: Exception, position: int, what: str = "") -> InputE
 
 
 def hashable(group: Any, position: int) -> Hashable:
-    """The group itself; TypeError if it is not hashable."""
+    """The group itself; TypeError if it is not hashable, ValueError if its ``__hash__`` raises another error."""
     try:
         hash(group)
     except TypeError:
         raise TypeError(f"by must return a hashable group, got {group!r} at position {position}") from None
+    except Exception as error:
+        if is_of_signal(error):
+            raise
+        what = f"{group!r} at position {position}, which raised {describe_error(error)}"
+        raise ValueError(f"by must return a hashable group, got {what}") from error
     return group  # type: ignore[no-any-return]  # hashed just above
 
 
