@@ -269,7 +269,8 @@ class Unready:
 def test_the_function_of_a_run_that_cannot_be_unpickled_belongs_in_a_module(executor, script):
     """The error of a function of the script that a worker cannot unpickle says what to do."""
     script["base"] = Unready()
-    (note, *_) = run_parallel(script["add"], [0], executor=executor).failures[0].error.__notes__
+    blamed, note, _ = run_parallel(script["add"], [0], executor=executor).failures[0].error.__notes__
+    assert blamed.startswith("base, which __main__.add uses, is to blame")
     assert note.endswith("; if it is the script's, define it in a module, which workers import")
 
 

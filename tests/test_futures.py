@@ -451,16 +451,16 @@ def test_all_that_fail_are_forgotten(caplog):
     assert "" == caplog.text
 
 
-class Twofold(Exception):
-    """An error that cannot be copied, since its class is made with two arguments."""
+class Sole(Exception):
+    """An error that cannot be copied."""
 
-    def __init__(self, one, other):
-        super().__init__(f"{one} and {other}")
+    def __copy__(self):
+        raise TypeError("there is but one")
 
 
 def test_all_fail_with_an_error_that_cannot_be_copied():
     """They have the error itself; nothing settled them, and who waited for one waited for ever."""
-    error = Twofold("this", "that")
+    error = Sole()
     futures = [PoolFuture(None) for _ in range(2)]
     fail({}, deque((future, None, abs) for future in futures), error)
     assert [error, error] == [future._exception for future in futures]
