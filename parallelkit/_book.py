@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from parallelkit._executors._contract import Block
 from parallelkit._ledger import Columns
 from parallelkit._lost import Lost, cancelled, uncounted
+from parallelkit._named_tuple import NamedTuple
 
 
 class Book(Protocol):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict
 
 from parallelkit._coroutine_functions import check_called
 from parallelkit._executors._choice import timeout_of
 from parallelkit._keywords import TRIES, WORKERS, did_you_mean, field_hint
 from parallelkit._limits import Limit, Limits, as_limits
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._numbers import as_whole, check_count, check_number, check_timeout
 from parallelkit._policies import as_policy
 from parallelkit._progress import check_progress

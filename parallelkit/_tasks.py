@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Set
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeGuard, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeGuard, TypeVar, Unpack, overload
 
 from parallelkit._keywords import did_you_mean
 from parallelkit._marks import UNSET
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._numbers import check_number, check_timeout
 from parallelkit._policies import Retrying, RetryPolicy, as_policy
 from parallelkit._public import public

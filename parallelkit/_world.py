@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any
 
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._system import monotonic
 
 

@@ -122,7 +122,7 @@ _worker/__init__
 _cancelled  _died  _coroutine_functions  _world
 _errors  _logger  _error_text
 _http/__init__  _input/__init__  _joblib/__init__  _journal/__init__  _runs/__init__  _scheduling/__init__
-_collector  _facts  _forked  _interrupt  _keywords  _numbers  _public  _marks  _raised  _star  _system
+_collector  _facts  _forked  _interrupt  _keywords  _named_tuple  _numbers  _public  _marks  _raised  _star  _system
 _conditions
 _locks
 """

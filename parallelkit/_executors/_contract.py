@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from parallelkit._errors import TaskTimeout
 from parallelkit._facts import Facts
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._worker._call import bind
 
 Ticket: TypeAlias = tuple[int, int, Any, float | None]

@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from parallelkit._executors._contract import Block, as_block
 from parallelkit._input._portion import Portion
 from parallelkit._lost import Lost
 from parallelkit._marks import UNSET
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._raised import is_of_signal
 from parallelkit._worker._call import keywords
 

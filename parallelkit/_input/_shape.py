@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from parallelkit._coroutine_functions import check_function
 from parallelkit._errors import InputError
 from parallelkit._marks import UNSET
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._numbers import check_number
 from parallelkit._raised import describe_error, is_of_signal
 from parallelkit._tasks import as_call, call_star, check_task, is_task

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from sys import maxsize
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from parallelkit._input._intake import Intake
 from parallelkit._input._portion import Portion
 from parallelkit._interrupt import Interrupt
 from parallelkit._marks import UNSET
+from parallelkit._named_tuple import NamedTuple
 
 WINDOW = 32  # tasks read ahead, for each worker
 WIDEST = 5_000  # how far the default window grows with what is done

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 from parallelkit._interrupt import Guard
 from parallelkit._journal._identity import difference
 from parallelkit._journal._lock import JournalLock, not_accessible, not_made, not_ours
 from parallelkit._locks import careful
+from parallelkit._named_tuple import NamedTuple
 
 APPLICATION = 0x706B6A6C  # "pkjl"
 VERSION = 1

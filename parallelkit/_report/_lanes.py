@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappush, heapreplace
-from typing import NamedTuple
 
 from parallelkit._ledger import Ledger
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._report._summary import Fate, lost_attempts
 
 TOUCH = 1e-6  # seconds of overlap that are put down to the resolution of the clock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from parallelkit._named_tuple import NamedTuple
 
 LEAST_OUTCOMES = 20  # before a share of failures counts
 

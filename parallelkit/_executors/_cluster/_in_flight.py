@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._lane import Batch, Lane
 from parallelkit._executors._process._payload import Payload
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._system import monotonic
 
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from mmap import mmap
 from pickle import dumps, loads
-from typing import Any, NamedTuple
+from typing import Any
 
 from parallelkit._executors._contract import Ticket
 from parallelkit._executors._process._arrivals import OUTSIDE, Content
 from parallelkit._executors._process._lane import Died, RawColumns, Record, Span, Why
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._system import monotonic, read
 from parallelkit._worker._channel import BUFFERED, HEAP, LENGTH_MASK, PLACE
 

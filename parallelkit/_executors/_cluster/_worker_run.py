@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from math import inf
 from threading import Lock, Thread
-from typing import NamedTuple
 
 from parallelkit._executors._cluster._pending import Pending
 from parallelkit._executors._cluster._wire import Order, Report, pack_died, pack_record, pack_span
@@ -18,6 +17,7 @@ from parallelkit._executors._process._payload import Payload, payload_of
 from parallelkit._executors._process._supervisor import Supervisor
 from parallelkit._executors._shared import Numbers
 from parallelkit._locks import careful
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._raised import describe_error
 from parallelkit._system import monotonic
 

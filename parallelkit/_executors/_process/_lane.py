@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from itertools import accumulate, takewhile
 from math import inf
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from parallelkit._executors._contract import Running, Ticket
 from parallelkit._executors._gate import Gate
@@ -21,6 +21,7 @@ from parallelkit._executors._process._pace import Pace
 from parallelkit._executors._process._payload import File, Payload
 from parallelkit._executors._shared import snapshot
 from parallelkit._executors._tickets import shortest_timeout
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._worker import _channel
 from parallelkit._worker._travel import pack
 

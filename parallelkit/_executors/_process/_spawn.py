@@ -10,12 +10,13 @@ from _socket import AF_UNIX, SOCK_STREAM, socketpair  # ``socket`` takes a milli
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 from parallelkit import _worker
 from parallelkit._executors._process._killing import kill_child
 from parallelkit._executors._width import usable_cpus
 from parallelkit._locks import careful
+from parallelkit._named_tuple import NamedTuple
 from parallelkit._system import environment
 from parallelkit._worker import _channel, _kernel
 from parallelkit._worker._channel import inherited_width, is_worker

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import threading
 from contextvars import ContextVar
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+from parallelkit._named_tuple import NamedTuple
 
 
 class Borrower(Protocol):

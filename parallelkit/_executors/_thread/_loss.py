@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from parallelkit._errors import ParallelKitError
+from parallelkit._named_tuple import NamedTuple
 
 PATIENCE = 60.0  # seconds within which a thread must return that was abandoned by a stop and has no timeout
 
