@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
+from importlib import import_module
 from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
@@ -42,9 +43,15 @@ def options_among(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def ready_for_first(fn: object, executor: object) -> AbstractContextManager[object]:
-    """Start the first worker process while the modules of a first run are imported; a no-op for any other run."""
+    """Start what forks the first workers, and meanwhile import the modules of a first run; a no-op for any other run."""
     if "parallelkit._runs._plan" in sys.modules or executor != "processes":
         return nullcontext()
     from parallelkit._executors._process._prestart import started_ahead
 
-    return started_ahead(fn)
+    return started_ahead(fn, _load)
+
+
+def _load() -> None:
+    """Import the modules of a run in processes."""
+    import_module("parallelkit._executors._processes")
+    import_module("parallelkit._runs._plan")

@@ -164,7 +164,7 @@ def test_zygote_of_the_first_run_loads_nothing_for_functions_that_need_nothing()
 
 def started_with(given):
     """The modules that the zygote of a program's first run imports for these functions."""
-    with started_ahead(given):
+    with started_ahead(given, list):
         zygote = take()
         assert zygote is not None
         with closing(zygote):

@@ -7,6 +7,7 @@ depend on the zygote.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from _pickle import loads
@@ -74,9 +75,6 @@ def _fill_streams() -> None:
 
 def _preload(modules: list[str]) -> None:
     """Load parts of the standard library, and from there alone, whatever else is on the path."""
-    import gc
-
-    gc.disable()  # it would free little, and leave holes; to write into one copies its page, in each worker
     path, folder = sys.path, os.path.dirname(os.__file__)
     sys.path = [folder, folder + "/lib-dynload"]
     for name in modules:
